@@ -1,0 +1,71 @@
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { ServerHttp2Session } from 'node:http2'
+import { logSafely } from './log-safely.ts'
+import { isHttp2 } from './transport.ts'
+
+/** A reply that was given to Fastify, until its response closes. */
+interface Dispatched {
+  /** Whoever fills the response learns that its client is gone. Idempotent. */
+  readonly leave: () => void
+  hasFailed: boolean
+}
+
+/**
+ * Gives a payload to Fastify so that every `onSend` hook and header takes part, and takes the response away from it
+ * afterwards; then covers what Fastify does no longer: a hook that fails, a client that leaves.
+ */
+export class Dispatcher {
+  readonly #dispatched = new WeakMap<FastifyRequest, Dispatched>()
+  readonly #sessions = new Set<ServerHttp2Session>()
+
+  /** Sends `payload`; `leave` is called once the response is through, or its client is gone, whatever notices first. */
+  dispatch(reply: FastifyReply, payload: unknown, leave: () => void = () => {}): FastifyReply {
+    const { request, raw } = reply
+    const dispatched: Dispatched = { leave, hasFailed: false }
+    this.#dispatched.set(request, dispatched)
+    raw.once('close', leave)
+    if (isHttp2(raw)) this.#trackSession(raw.stream?.session as ServerHttp2Session | undefined)
+    else if (raw.socket === null) this.#watchSocket(reply, leave)
+    if (raw.destroyed || (request.raw.destroyed && request.raw.aborted)) leave()
+    reply.send(payload)
+    // Hijacked, the reply outlives `handlerTimeout` and a handler that forgets to return it. But a hook that has failed
+    // by now is answered by Fastify.
+    if (!dispatched.hasFailed) reply.hijack()
+    return reply
+  }
+
+  // A pipelined request whose turn has not come has no socket yet, and on Node 20 its response never closes.
+  #watchSocket({ request, raw }: FastifyReply, leave: () => void): void {
+    const { socket } = request.raw
+    socket.once('close', leave)
+    raw.once('close', () => socket.removeListener('close', leave))
+  }
+
+  /** `onRequestAbort`: the client left, maybe before its response began. */
+  onRequestAbort(request: FastifyRequest): void {
+    this.#dispatched.get(request)?.leave()
+  }
+
+  /** `onError`: an `onSend` hook failed. Fastify does not answer for a hijacked reply, and the client would wait for ever. */
+  onError(request: FastifyRequest, reply: FastifyReply, error: unknown): void {
+    const dispatched = this.#dispatched.get(request)
+    if (dispatched === undefined) return
+    dispatched.hasFailed = true
+    if (!reply.sent || reply.raw.headersSent) return
+    logSafely(reply.log, 'error', error, {}, 'an onSend hook failed')
+    const body = JSON.stringify({ statusCode: 500, error: 'Internal Server Error', message: 'Internal Server Error' })
+    reply.raw.writeHead(500, { 'content-type': 'application/json; charset=utf-8' })
+    reply.raw.end(body)
+  }
+
+  #trackSession(session: ServerHttp2Session | undefined): void {
+    if (session === undefined || session.closed || this.#sessions.has(session)) return
+    this.#sessions.add(session)
+    session.once('close', () => this.#sessions.delete(session))
+  }
+
+  /** Lets the HTTP/2 sessions end that carried our responses; Node 20 keeps a server open for them. */
+  closeSessions(): void {
+    for (const session of this.#sessions) session.close()
+  }
+}

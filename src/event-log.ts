@@ -1,0 +1,283 @@
+/** A contiguous part of a log, ready to be written. */
+export interface LogSlice {
+  readonly bytes: Buffer
+  /** Byte offset in the stream of the first byte after this slice. */
+  readonly endOffset: number
+  /** The last event that ends at or before `endOffset`. */
+  readonly lastSequence: number
+  /** `bytes` as one HTTP/1.1 chunk, made by the first client that wants it and shared by the others. */
+  chunk: Buffer | undefined
+}
+
+// A segment is one buffer. Frames fill it from the front; their end offsets fill it from the back, four bytes each, so
+// that a short stream costs one allocation. Nothing in it is ever overwritten, so a slice that was handed to a socket
+// stays valid for as long as the socket wants it.
+class Segment {
+  readonly buffer: Buffer
+  readonly startOffset: number
+  readonly firstSequence: number
+  usedBytes = 0
+  events = 0
+
+  constructor(capacity: number, startOffset: number, firstSequence: number) {
+    this.buffer = Buffer.allocUnsafeSlow(capacity)
+    this.startOffset = startOffset
+    this.firstSequence = firstSequence
+  }
+
+  get endOffset(): number {
+    return this.startOffset + this.usedBytes
+  }
+
+  get lastSequence(): number {
+    return this.firstSequence + this.events - 1
+  }
+
+  fits(bytes: number): boolean {
+    return this.usedBytes + bytes + (this.events + 1) * INDEX_BYTES <= this.buffer.length
+  }
+
+  append(text: string): void {
+    this.usedBytes += this.buffer.write(text, this.usedBytes)
+    this.events += 1
+    this.buffer.writeUInt32LE(this.usedBytes, this.buffer.length - this.events * INDEX_BYTES)
+  }
+
+  /** Copies the frames from `event` on (0 is the first) to the end of another segment that has the room. */
+  copyTo(target: Segment, event: number): void {
+    const from = event === 0 ? 0 : this.endOf(event - 1)
+    const shift = target.usedBytes - from
+    this.buffer.copy(target.buffer, target.usedBytes, from, this.usedBytes)
+    for (let i = event; i < this.events; i++) {
+      target.events += 1
+      target.buffer.writeUInt32LE(this.endOf(i) + shift, target.buffer.length - target.events * INDEX_BYTES)
+    }
+    target.usedBytes = this.usedBytes + shift
+  }
+
+  /** Where the frame of `event` (0 is the first) ends, relative to the segment. */
+  endOf(event: number): number {
+    return this.buffer.readUInt32LE(this.buffer.length - (event + 1) * INDEX_BYTES)
+  }
+
+  /** How many frames end at or before `end`, relative to the segment. */
+  eventsUntil(end: number): number {
+    if (end >= this.usedBytes) return this.events
+    let low = 0
+    let high = this.events
+    while (low < high) {
+      const middle = (low + high) >>> 1
+      if (this.endOf(middle) <= end) low = middle + 1
+      else high = middle
+    }
+    return low
+  }
+}
+
+const INDEX_BYTES = 4
+const FIRST_SEGMENT_BYTES = 512
+const MAX_SEGMENT_BYTES = 256 * 1024
+
+/**
+ * The retained frames of one stream: a window that grows at the end and is trimmed at the front, event by event, while
+ * memory is given back segment by segment. No I/O, no clock, no limits of its own: its owner trims.
+ *
+ * Positions are byte offsets from the beginning of the stream. They stay true whatever is trimmed or compacted.
+ */
+export class EventLog {
+  readonly #maxSegmentBytes: number
+  // In order, contiguous. Those before #firstIndex lie before the window; they are held because somebody still has
+  // slices of them (see release()).
+  #segments: Segment[] = []
+  #firstIndex = 0
+  #firstSequence = 1
+  #startOffset = 0
+  #lastSequence = 0
+  #endOffset = 0
+  #heldBytes = 0
+
+  constructor(maxBytes: number) {
+    this.#maxSegmentBytes = Math.min(MAX_SEGMENT_BYTES, Math.max(1, maxBytes >>> 3))
+  }
+
+  /** The oldest retained event; `lastSequence + 1` where none is. */
+  get firstSequence(): number {
+    return this.#firstSequence
+  }
+
+  get lastSequence(): number {
+    return this.#lastSequence
+  }
+
+  get startOffset(): number {
+    return this.#startOffset
+  }
+
+  get endOffset(): number {
+    return this.#endOffset
+  }
+
+  get events(): number {
+    return this.#lastSequence - this.#firstSequence + 1
+  }
+
+  /** Retained bytes on the wire. */
+  get wireBytes(): number {
+    return this.#endOffset - this.#startOffset
+  }
+
+  /** Memory that is really held: whole segments, with those before the window that are not released yet. */
+  get heldBytes(): number {
+    return this.#heldBytes
+  }
+
+  /** The memory that appending a frame of `bytes` takes beyond `heldBytes`. */
+  growthFor(bytes: number): number {
+    const last = this.#segments.at(-1)
+    return last !== undefined && last.fits(bytes) ? 0 : this.#nextCapacity(bytes)
+  }
+
+  #nextCapacity(bytes: number): number {
+    const doubled = Math.min(Math.max(this.#heldBytes, FIRST_SEGMENT_BYTES), this.#maxSegmentBytes)
+    return Math.max(doubled, bytes + INDEX_BYTES)
+  }
+
+  /** Appends the next event. `text` must be `bytes` long as UTF-8. */
+  append(text: string, bytes: number): void {
+    let last = this.#segments.at(-1)
+    if (last === undefined || !last.fits(bytes)) {
+      last = new Segment(this.#nextCapacity(bytes), this.#endOffset, this.#lastSequence + 1)
+      this.#segments.push(last)
+      this.#heldBytes += last.buffer.length
+    }
+    if (this.events === 0) this.#firstIndex = this.#segments.length - 1
+    last.append(text)
+    this.#lastSequence += 1
+    this.#endOffset += bytes
+  }
+
+  /** Moves the front of the window until at most so many bytes and events are retained. */
+  trim(maxBytes: number, maxEvents: number): void {
+    while (this.wireBytes > maxBytes || this.events > maxEvents) this.#trimEvent()
+  }
+
+  /** Moves the front of the window past the oldest segment that has retained events; `false` where none is. */
+  trimSegment(): boolean {
+    if (this.events === 0) return false
+    const segment = this.#segments[this.#firstIndex] as Segment
+    this.#firstSequence = segment.lastSequence + 1
+    this.#startOffset = segment.endOffset
+    this.#firstIndex += 1
+    return true
+  }
+
+  #trimEvent(): void {
+    const segment = this.#segments[this.#firstIndex] as Segment
+    if (segment.lastSequence === this.#firstSequence) {
+      this.trimSegment()
+      return
+    }
+    this.#startOffset = segment.startOffset + segment.endOf(this.#firstSequence - segment.firstSequence)
+    this.#firstSequence += 1
+  }
+
+  /** Whether segments lie before the window that only a `release()` gives back. */
+  get hasTrimmedSegments(): boolean {
+    return this.#firstIndex > 0
+  }
+
+  /**
+   * Gives back the memory of segments that lie wholly before the window and before `heldFrom`, the first byte that
+   * somebody may still be writing.
+   */
+  release(heldFrom: number): void {
+    let released = 0
+    while (released < this.#firstIndex && (this.#segments[released] as Segment).endOffset <= heldFrom) {
+      this.#heldBytes -= (this.#segments[released] as Segment).buffer.length
+      released += 1
+    }
+    if (released === 0) return
+    this.#segments.splice(0, released)
+    this.#firstIndex -= released
+  }
+
+  /** Gives back everything. The window is empty from then on. */
+  clear(): void {
+    this.#segments = []
+    this.#firstIndex = 0
+    this.#firstSequence = this.#lastSequence + 1
+    this.#startOffset = this.#endOffset
+    this.#heldBytes = 0
+  }
+
+  /** Gives back the memory that was allocated ahead. Meant for a log that will not grow any more. */
+  compact(): void {
+    if (this.#firstIndex > 0 || this.events === 0) return
+    const needed = this.wireBytes + this.events * INDEX_BYTES
+    if (needed <= this.#maxSegmentBytes) this.#mergeInto(needed, 0)
+    else this.#shrinkLast()
+  }
+
+  #shrinkLast(): void {
+    const last = this.#segments.at(-1) as Segment
+    this.#mergeInto(last.usedBytes + last.events * INDEX_BYTES, this.#segments.length - 1)
+  }
+
+  // Replaces the segments from `index` on by one of `capacity`, with what the window retains of them.
+  #mergeInto(capacity: number, index: number): void {
+    const sources = this.#segments.slice(index)
+    const [first] = sources as [Segment]
+    const skipped = Math.max(0, this.#firstSequence - first.firstSequence)
+    const start = skipped === 0 ? first.startOffset : first.startOffset + first.endOf(skipped - 1)
+    const merged = new Segment(capacity, start, first.firstSequence + skipped)
+    sources.forEach((source, i) => {
+      source.copyTo(merged, i === 0 ? skipped : 0)
+      this.#heldBytes -= source.buffer.length
+    })
+    this.#heldBytes += capacity
+    this.#segments.splice(index, sources.length, merged)
+  }
+
+  /** Where the event after `sequence` begins. `sequence` must be in `firstSequence - 1 … lastSequence`. */
+  offsetAfter(sequence: number): number {
+    if (sequence === this.#lastSequence) return this.#endOffset
+    if (sequence < this.#firstSequence) return this.#startOffset
+    const segment = this.#find((candidate) => candidate.lastSequence >= sequence)
+    return segment.startOffset + segment.endOf(sequence - segment.firstSequence)
+  }
+
+  /**
+   * The retained bytes from `offset` on, at most `maxBytes` of them and none beyond a segment. It ends with an event
+   * wherever that is possible: only a single event larger than `maxBytes` is cut. `offset` must be inside the window.
+   */
+  read(offset: number, maxBytes: number): LogSlice {
+    const last = this.#segments.at(-1) as Segment
+    const segment = offset >= last.startOffset ? last : this.#find((candidate) => candidate.endOffset > offset)
+    const from = offset - segment.startOffset
+    let end = segment.usedBytes
+    let events = segment.events
+    if (end - from > maxBytes) {
+      events = segment.eventsUntil(from + maxBytes)
+      const boundary = events === 0 ? 0 : segment.endOf(events - 1)
+      end = boundary > from ? boundary : from + maxBytes
+    }
+    return {
+      bytes: segment.buffer.subarray(from, end),
+      endOffset: segment.startOffset + end,
+      lastSequence: segment.firstSequence + events - 1,
+      chunk: undefined
+    }
+  }
+
+  // Binary search: the first segment for which `isAtOrAfter` holds.
+  #find(isAtOrAfter: (segment: Segment) => boolean): Segment {
+    let low = this.#firstIndex
+    let high = this.#segments.length - 1
+    while (low < high) {
+      const middle = (low + high) >>> 1
+      if (isAtOrAfter(this.#segments[middle] as Segment)) high = middle
+      else low = middle + 1
+    }
+    return this.#segments[low] as Segment
+  }
+}

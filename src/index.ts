@@ -1,0 +1,29 @@
+export { streamPlugin, streamPlugin as default } from './plugin.ts'
+export type {
+  AttachOptions,
+  Backpressure,
+  ClientOptions,
+  MappedStreamOptions,
+  StreamLifeOptions,
+  StreamOptions,
+  StreamPluginOptions
+} from './options.ts'
+export type { Serialize, SseInput, SseMessage, StreamOutcome } from './frame.ts'
+export type { SseStreams, StreamHandler, StreamInfo } from './sse-streams.ts'
+export type { StreamContext } from './registry.ts'
+export type { RegistryStats } from './stats.ts'
+export {
+  EventInvalidError,
+  EventTooLargeError,
+  HandlerInvalidError,
+  NestedRegistrationError,
+  OptionInvalidError,
+  OwnerInvalidError,
+  RegistryFullError,
+  ShuttingDownError,
+  StreamIdInvalidError,
+  StreamNotFoundError,
+  TooManyClientsError,
+  TooManyStreamsError
+} from './errors.ts'
+export type { ClientErrorCode } from './errors.ts'

@@ -1,0 +1,94 @@
+import type { EventLog } from './event-log.ts'
+import type { StreamSettings } from './settings.ts'
+
+/** Who reads a stream: a position in its log. */
+export interface Reader {
+  /** The next byte it wants. */
+  readonly offset: number
+  /** The last event it was given whole. */
+  readonly sequence: number
+  /** The first byte it was given that may still wait for its socket. */
+  readonly heldFrom: number
+  /** There may be something new. */
+  pump(): void
+}
+
+// A quarter of the log is read ahead of the client that paces; the rest is history behind it, so that what was handed to
+// its socket but not received is still there when it comes back.
+const READ_AHEAD_SHARE = 4
+
+/** How far ahead of its clients the producer of one stream may run. */
+export class Pace {
+  readonly #settings: StreamSettings
+  readonly #log: EventLog
+  readonly #readers: ReadonlySet<Reader>
+  // At or behind where the pacing client stands. Positions only grow, so this is looked up again only when it is too far
+  // behind to decide; undefined where nobody paces, or after a change that could have moved it back.
+  #offset: number | undefined
+  #sequence = 0
+  // Where the last client stood when it left, if there was one.
+  #lastStood: Pick<Reader, 'offset' | 'sequence'> | undefined
+
+  constructor(settings: StreamSettings, log: EventLog, readers: ReadonlySet<Reader>) {
+    this.#settings = settings
+    this.#log = log
+    this.#readers = readers
+  }
+
+  onAttached(): void {
+    this.#offset = undefined
+  }
+
+  onDetached({ offset, sequence }: Reader): void {
+    this.#offset = undefined
+    this.#lastStood = this.#readers.size === 0 ? { offset, sequence } : undefined
+  }
+
+  /** Whether a frame of `bytes` has to wait before it is appended. */
+  isTooFarAhead(bytes: number): boolean {
+    const { backpressure } = this.#settings
+    if (backpressure === 'none') return false
+    if (this.#readers.size === 0) {
+      if (backpressure === 'fastest') return false
+      return this.#lastStood === undefined ? this.#isFull(bytes) : this.#exceeds(bytes, this.#lastStood)
+    }
+    if (this.#offset !== undefined && !this.#exceeds(bytes, { offset: this.#offset, sequence: this.#sequence }))
+      return false
+    const reader = this.#findPacing(backpressure)
+    this.#offset = reader.offset
+    this.#sequence = reader.sequence
+    return this.#exceeds(bytes, reader)
+  }
+
+  /** Whether something is retained that must not be trimmed before a client has read it. */
+  get isPromisedAll(): boolean {
+    if (this.#settings.backpressure !== 'slowest') return false
+    const reader = this.#readers.size > 0 ? this.#findPacing('slowest') : this.#lastStood
+    return this.#log.endOffset > (reader?.offset ?? 0)
+  }
+
+  #isFull(bytes: number): boolean {
+    const { maxBytes, maxEvents } = this.#settings
+    return this.#log.wireBytes + bytes > maxBytes || this.#log.events + 1 > maxEvents
+  }
+
+  // Whoever has read everything takes any event, however large; otherwise only what fits into the read-ahead.
+  #exceeds(bytes: number, { offset, sequence }: Pick<Reader, 'offset' | 'sequence'>): boolean {
+    const { maxBytes, maxEvents } = this.#settings
+    const ahead = this.#log.endOffset - offset
+    if (ahead === 0) return false
+    return (
+      ahead + bytes > maxBytes / READ_AHEAD_SHARE ||
+      this.#log.lastSequence - sequence + 1 > maxEvents / READ_AHEAD_SHARE
+    )
+  }
+
+  #findPacing(backpressure: 'fastest' | 'slowest'): Reader {
+    const [first] = this.#readers as ReadonlySet<Reader> & Iterable<Reader>
+    let pacing = first as Reader
+    for (const reader of this.#readers) {
+      if (backpressure === 'fastest' ? reader.offset > pacing.offset : reader.offset < pacing.offset) pacing = reader
+    }
+    return pacing
+  }
+}

@@ -1,0 +1,102 @@
+import type { FastifyInstance, FastifyPluginCallback, FastifyReply } from 'fastify'
+import fp from 'fastify-plugin'
+import { createSystemClock, type Clock } from './clock.ts'
+import { Dispatcher } from './dispatcher.ts'
+import { inspectValue, NestedRegistrationError, OptionInvalidError } from './errors.ts'
+import type { SseInput } from './frame.ts'
+import type { AttachOptions, MappedStreamOptions, StreamOptions, StreamPluginOptions } from './options.ts'
+import { Registry, type Handler } from './registry.ts'
+import { Responder } from './reply.ts'
+import { resolvePluginOptions, type RegistrySettings } from './settings.ts'
+import { shutdownBudgetMs } from './shutdown.ts'
+import { RegistryView, type SseStreams, type StreamHandler } from './sse-streams.ts'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** The resumable streams of this scope. */
+    readonly sseStreams: SseStreams
+  }
+  interface FastifyReply {
+    /**
+     * Answers with a stream: attaches to the one that `options.streamId` or the request's cursor names, and starts it if
+     * there is none.
+     *
+     * @throws FST_ERR_RSSE_* for invalid options and refusals, and what `handler` throws synchronously; always before any
+     *   header is sent, so that an ordinary Fastify error response follows
+     */
+    sseFromGenerator<T>(handler: StreamHandler<T>, options: MappedStreamOptions<T>): FastifyReply
+    sseFromGenerator<T extends SseInput>(handler: StreamHandler<T>, options?: StreamOptions): FastifyReply
+    /**
+     * Answers with a stream that exists; never starts anything.
+     *
+     * @throws FST_ERR_RSSE_STREAM_NOT_FOUND unless `missing` is 204, FST_ERR_RSSE_* for invalid options and refusals
+     */
+    sseAttach(streamId: string, options?: AttachOptions): FastifyReply
+  }
+}
+
+/** The plugin on a clock of its own; the system's, except in tests. */
+export function createStreamPlugin(clock?: Clock): FastifyPluginCallback<StreamPluginOptions> {
+  return fp<StreamPluginOptions>(
+    (fastify, options, done) => {
+      register(fastify, options, clock ?? createSystemClock())
+      done()
+    },
+    { name: 'fastify-resumable-sse', fastify: '5.x' }
+  )
+}
+
+/** Resumable Server-Sent Events: `reply.sseFromGenerator()`, `reply.sseAttach()` and `fastify.sseStreams`. */
+export const streamPlugin: FastifyPluginCallback<StreamPluginOptions> = createStreamPlugin()
+
+function register(fastify: FastifyInstance, options: StreamPluginOptions, clock: Clock): void {
+  if (fastify.hasReplyDecorator('sseFromGenerator')) throw new NestedRegistrationError()
+  const settings = resolvePluginOptions(options)
+  assertClosesInTime(settings.registry, fastify.initialConfig.pluginTimeout)
+  const registry = new Registry(settings.registry, clock)
+  const dispatcher = new Dispatcher()
+  const responder = new Responder(registry, settings, dispatcher)
+
+  fastify.decorate('sseStreams', new RegistryView(registry, settings, fastify.log))
+  fastify.decorateReply('sseFromGenerator', function (this: FastifyReply, handler: Handler, call?: StreamOptions) {
+    return responder.sseFromGenerator(this, handler, call)
+  } as FastifyReply['sseFromGenerator'])
+  fastify.decorateReply('sseAttach', function (this: FastifyReply, streamId: string, call?: AttachOptions) {
+    return responder.sseAttach(this, streamId, call)
+  })
+
+  fastify.addHook('onRequestAbort', (request, next) => {
+    dispatcher.onRequestAbort(request)
+    next()
+  })
+  fastify.addHook('onError', (request, reply, error, next) => {
+    dispatcher.onError(request, reply, error)
+    next()
+  })
+  // A hook that rejects, or resolves to something, would keep those of other plugins from running.
+  fastify.addHook('preClose', async () => {
+    try {
+      await registry.close()
+    } catch (error) {
+      fastify.log.error({ err: error }, 'streams could not be closed in order')
+    }
+    dispatcher.closeSessions()
+  })
+  fastify.addHook('onClose', async () => {
+    const left = registry.size + registry.subscribers.size + registry.producers + registry.heartbeat.size
+    if (left > 0) fastify.log.error({ left }, 'streams, responses or generators are left after close')
+  })
+}
+
+// Fastify gives a hook `pluginTimeout`; a longer shutdown would be cut off in the middle.
+function assertClosesInTime(settings: RegistrySettings, pluginTimeoutMs: number | undefined): void {
+  if (pluginTimeoutMs === undefined || pluginTimeoutMs === 0) return
+  const budgetMs = shutdownBudgetMs(settings)
+  if (budgetMs < pluginTimeoutMs) return
+  throw new OptionInvalidError(
+    'drainTimeout',
+    inspectValue(settings.drainTimeoutMs),
+    `With abortTimeout and the time to flush, close() takes up to ${budgetMs} ms; ` +
+      `keep it below Fastify's pluginTimeout (${pluginTimeoutMs} ms), or raise that.`
+  )
+}

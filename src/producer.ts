@@ -1,0 +1,258 @@
+import { AsyncResource } from 'node:async_hooks'
+import { setMaxListeners } from 'node:events'
+import { HandlerInvalidError, inspectValue } from './errors.ts'
+import type { Task, Turn } from './turn.ts'
+
+/** What a generator is made by: called once, in the async context of the request that starts the stream. */
+export type Start = (signal: AbortSignal) => unknown
+
+/** Where a producer brings what it gets. */
+export interface ProducerSink {
+  /** Makes a frame of a yielded value; throws what is to be thrown into the generator. */
+  encode(value: unknown): Frame
+  /** Takes a frame, or says that there is no room yet: then `Producer.resume()` is called once there may be. */
+  tryAppend(frame: Frame): boolean
+  onDone(): void
+  onFailed(error: unknown): void
+  /** The generator threw while it was being closed; it is too late to tell a client. */
+  onCloseFailed(error: unknown): void
+  /** The generator has stopped, or was let go. Nothing is held any more; called once. */
+  onReleased(): void
+}
+
+/** One event as it will stand in the log. */
+export interface Frame {
+  readonly text: string
+  /** Length of `text` as UTF-8. */
+  readonly bytes: number
+}
+
+/** What `Iterator` and `AsyncIterator` have in common, as far as strangers keep to it. */
+interface AnyIterator {
+  next(): unknown
+  return?: () => unknown
+  throw?: (error: unknown) => unknown
+}
+
+/**
+ * Drives one iterator under one signal.
+ *
+ * It never races promises: a step that comes back after the producer was released finds it empty and is dropped. So a
+ * generator that is stuck in an `await` holds this object and nothing else.
+ */
+export class Producer implements Task {
+  readonly #turn: Turn
+  #sink: ProducerSink | undefined
+  #controller: AbortController | undefined = new AbortController()
+  // Every step runs in here, whoever triggers it: a client that drains, a timer, the end of a turn.
+  #context: AsyncResource | undefined = new AsyncResource('fastify-resumable-sse:producer')
+  // What the handler returned, until it is pulled.
+  #returned: unknown
+  #iterator: AnyIterator | undefined
+  // Encoded, waiting for room.
+  #frame: Frame | undefined
+  // To be thrown into the generator in place of the next pull.
+  #injected: { readonly error: unknown } | undefined
+  // True while code of the generator is on the stack: it cannot be closed from in there.
+  #isInStep = false
+  // From here on steps are discarded and `return()` has the last word.
+  #isClosing = false
+
+  constructor(sink: ProducerSink, turn: Turn) {
+    this.#sink = sink
+    this.#turn = turn
+  }
+
+  /** Whether a frame waits for room. */
+  get isWaiting(): boolean {
+    return this.#frame !== undefined
+  }
+
+  /** Calls the handler. Rethrows what it throws synchronously; nothing was started then. */
+  call(start: Start): void {
+    const { signal } = this.#controller as AbortController
+    // Generators commonly add a listener per iteration; Node would warn at the eleventh.
+    setMaxListeners(0, signal)
+    this.#returned = start(signal)
+  }
+
+  /** Pulls what the handler returned, from the next microtask on: the first bytes of the response go first. */
+  pull(): void {
+    Promise.resolve(this.#returned).then(this.#onIterable, this.#onFailed)
+    this.#returned = undefined
+  }
+
+  /** Goes on after `tryAppend` said that there is no room. */
+  resume(): void {
+    const frame = this.#frame
+    if (frame === undefined || this.#sink?.tryAppend(frame) !== true) return
+    this.#frame = undefined
+    this.#turn.later(this)
+  }
+
+  run(): void {
+    this.#context?.runInAsyncScope(() => this.#drive(undefined))
+  }
+
+  /** Aborts the signal and closes the generator. `onReleased` follows, at once or when the generator has closed. */
+  abort(reason: DOMException): void {
+    if (this.#isClosing || this.#sink === undefined) return
+    this.#isClosing = true
+    this.#frame = undefined
+    this.#context?.runInAsyncScope(() => this.#controller?.abort(reason))
+    if (!this.#isInStep) this.#close()
+  }
+
+  /** Lets go of the generator, whatever it is doing. Idempotent. */
+  release(): void {
+    const sink = this.#sink
+    if (sink === undefined) return
+    this.#sink = undefined
+    this.#controller = undefined
+    this.#context = undefined
+    this.#iterator = undefined
+    this.#frame = undefined
+    this.#injected = undefined
+    sink.onReleased()
+  }
+
+  #onIterable = (iterable: unknown): void => {
+    if (this.#sink === undefined) return
+    try {
+      this.#iterator = iteratorOf(iterable)
+    } catch (error) {
+      this.#onFailed(error)
+      return
+    }
+    if (this.#isClosing) this.#close()
+    else this.#drive(undefined)
+  }
+
+  #onStep = (step: unknown): void => {
+    if (!this.#isClosing) this.#drive(step)
+  }
+
+  #onFailed = (error: unknown): void => {
+    // After an abort a pending step usually rejects with its reason. If it was the handler's own promise, nothing is
+    // left to close.
+    const sink = this.#sink
+    if (!this.#isClosing || this.#iterator === undefined) this.release()
+    if (!this.#isClosing) sink?.onFailed(error)
+  }
+
+  // One round per step. Leaves when the next step is a promise, when there is no room, or when the turn is spent.
+  #drive(first: unknown): void {
+    let step = first
+    for (;;) {
+      if (step === undefined) {
+        if (this.#turn.isSpent()) return this.#turn.later(this)
+        step = this.#advance()
+        if (step === undefined) return
+      }
+      if (!this.#take(step)) return
+      step = undefined
+    }
+  }
+
+  // The next step, or undefined where it comes later or never.
+  #advance(): unknown {
+    const iterator = this.#iterator
+    if (iterator === undefined || this.#isClosing) return undefined
+    const injected = this.#injected
+    this.#injected = undefined
+    let step: unknown
+    this.#isInStep = true
+    try {
+      step = injected === undefined ? iterator.next() : iterator.throw?.(injected.error)
+      if (isThenable(step)) {
+        Promise.resolve(step).then(this.#onStep, this.#onFailed)
+        step = undefined
+      } else if (typeof step !== 'object' || step === null) {
+        throw new TypeError(`The iterator returned ${inspectValue(step)} in place of { done, value }`)
+      }
+    } catch (error) {
+      this.#isInStep = false
+      if (this.#isClosing) this.#close()
+      this.#onFailed(error)
+      return undefined
+    }
+    this.#isInStep = false
+    if (this.#isClosing) this.#close()
+    return this.#isClosing ? undefined : step
+  }
+
+  // Whether to pull on.
+  #take(step: unknown): boolean {
+    const sink = this.#sink
+    if (sink === undefined) return false
+    let frame: Frame | undefined
+    try {
+      const { done, value } = step as IteratorResult<unknown>
+      if (done !== true) frame = sink.encode(value)
+    } catch (error) {
+      return this.#inject(error)
+    }
+    if (frame === undefined) {
+      this.release()
+      sink.onDone()
+      return false
+    }
+    if (this.#isClosing) return false
+    if (sink.tryAppend(frame)) return true
+    this.#frame = frame
+    return false
+  }
+
+  // The generator may catch it at its `yield` and go on. One that cannot be told fails.
+  #inject(error: unknown): boolean {
+    if (canThrow(this.#iterator)) {
+      this.#injected = { error }
+      return true
+    }
+    this.#isClosing = true
+    this.#sink?.onFailed(error)
+    this.#close()
+    return false
+  }
+
+  #close(): void {
+    const iterator = this.#iterator
+    // The handler's promise is pending; what it brings is closed when it comes.
+    if (iterator === undefined) return
+    try {
+      if (typeof iterator.return !== 'function') return this.release()
+      const closing = this.#context?.runInAsyncScope(iterator.return, iterator)
+      Promise.resolve(closing).then(this.#onClosed, this.#onCloseFailed)
+    } catch (error) {
+      this.#onCloseFailed(error)
+    }
+  }
+
+  // What the generator yields from its `finally` comes too late.
+  #onClosed = (): void => this.release()
+
+  #onCloseFailed = (error: unknown): void => {
+    this.#sink?.onCloseFailed(error)
+    this.release()
+  }
+}
+
+function isThenable(value: unknown): boolean {
+  return typeof value === 'object' && value !== null && typeof (value as PromiseLike<unknown>).then === 'function'
+}
+
+function canThrow(iterator: AnyIterator | undefined): boolean {
+  try {
+    return typeof iterator?.throw === 'function'
+  } catch {
+    return false
+  }
+}
+
+/** @throws FST_ERR_RSSE_HANDLER_INVALID */
+function iteratorOf(iterable: unknown): AnyIterator {
+  const candidate = Object(iterable) as Partial<AsyncIterable<unknown> & Iterable<unknown>>
+  const iterator = candidate[Symbol.asyncIterator]?.() ?? candidate[Symbol.iterator]?.()
+  if (typeof iterator !== 'object' || iterator === null) throw new HandlerInvalidError(inspectValue(iterable))
+  return iterator as AnyIterator
+}

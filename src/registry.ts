@@ -1,0 +1,347 @@
+import type { FastifyBaseLogger } from 'fastify'
+import { Capacity } from './capacity.ts'
+import type { Clock } from './clock.ts'
+import { createEpoch, createSecretEpoch, streamIdOfEpoch, type Cursor } from './cursor.ts'
+import { RegistryFullError, ShuttingDownError, TooManyClientsError, TooManyStreamsError } from './errors.ts'
+import { EventStream, type StreamHost } from './event-stream.ts'
+import { Heartbeat } from './heartbeat.ts'
+import type { Gap } from './replay.ts'
+import type { ClientSettings, RegistrySettings, StreamCall } from './settings.ts'
+import { Shutdown } from './shutdown.ts'
+import { createCounters, type Counters, type RegistryStats } from './stats.ts'
+import { Subscriber, type Arrival, type SubscriberHost } from './subscriber.ts'
+import { Turn } from './turn.ts'
+
+/** What a handler is told of the stream that it fills. */
+export interface StreamContext {
+  readonly streamId: string
+  readonly owner: string | undefined
+  /** Of the request that started the stream, with the `streamId`. */
+  readonly log: FastifyBaseLogger
+}
+
+/** Makes what a stream pulls. */
+export type Handler = (signal: AbortSignal, context: StreamContext) => unknown
+
+/** What starts a stream. */
+export interface StartRequest {
+  readonly handler: Handler
+  readonly call: StreamCall
+  readonly owner: string | undefined
+  /** Of an unnamed stream. */
+  readonly route: string | undefined
+  readonly log: FastifyBaseLogger
+}
+
+/** The streams of one scope. */
+export class Registry implements StreamHost, SubscriberHost {
+  readonly clock: Clock
+  readonly turn: Turn
+  readonly heartbeat: Heartbeat
+  readonly counters: Counters = createCounters()
+  readonly abortTimeoutMs: number
+
+  readonly #settings: RegistrySettings
+  readonly #streams = new Map<string, EventStream>()
+  readonly #capacity = new Capacity()
+  // Removed, but a client still reads or a generator has not let go.
+  readonly #departing = new Set<EventStream>()
+  readonly #subscribers = new Set<Subscriber>()
+  readonly #runningOf = new Map<string | undefined, number>()
+  readonly #shutdown: Shutdown
+  #running = 0
+  #producers = 0
+  #heldBytes = 0
+
+  constructor(settings: RegistrySettings, clock: Clock) {
+    this.#settings = settings
+    this.clock = clock
+    this.turn = new Turn(clock)
+    this.heartbeat = new Heartbeat(clock)
+    this.abortTimeoutMs = settings.abortTimeoutMs
+    this.#shutdown = new Shutdown(this, settings)
+  }
+
+  get size(): number {
+    return this.#streams.size
+  }
+
+  get isShuttingDown(): boolean {
+    return this.#shutdown.hasBegun
+  }
+
+  /** How long a client that is sent away must stay away at least, in milliseconds; 0 while the registry is open. */
+  get returnAfterMs(): number {
+    return this.#shutdown.returnAfterMs
+  }
+
+  /** Streams that are found. */
+  get streams(): Iterable<EventStream> {
+    return this.#streams.values()
+  }
+
+  /** The streams that are found, and those that are not any more but have not ended. */
+  allStreams(): EventStream[] {
+    return [...this.#streams.values(), ...this.#departing]
+  }
+
+  get subscribers(): ReadonlySet<Subscriber> {
+    return this.#subscribers
+  }
+
+  /** Streams that have not finished. */
+  get running(): number {
+    return this.#running
+  }
+
+  /** Streams whose generator has not let go. */
+  get producers(): number {
+    return this.#producers
+  }
+
+  // ── find and start ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+  find(streamId: string, owner: string | undefined): EventStream | undefined {
+    return this.#streams.get(keyOf(streamId, owner))
+  }
+
+  /** An unnamed stream: its cursor leads to it, inside its owner's namespace and on the route that made it. */
+  findByCursor(cursor: Cursor, owner: string | undefined, route: string): EventStream | undefined {
+    if (cursor.kind !== 'position' && cursor.kind !== 'terminal') return undefined
+    const stream = this.find(streamIdOfEpoch(cursor.epoch), owner)
+    return stream !== undefined && stream.route === route && stream.epoch === cursor.epoch ? stream : undefined
+  }
+
+  /**
+   * The stream of this name, started now if there is none. One synchronous step, so that two first requests share a run.
+   *
+   * @throws FST_ERR_RSSE_SHUTTING_DOWN, FST_ERR_RSSE_REGISTRY_FULL, FST_ERR_RSSE_TOO_MANY_STREAMS, and what the handler
+   *   throws; then nothing was started and nothing evicted
+   */
+  findOrStart(request: StartRequest): { readonly stream: EventStream; readonly isNew: boolean } {
+    const { handler, call, owner, log } = request
+    const existing = call.streamId === undefined ? undefined : this.find(call.streamId, owner)
+    if (existing !== undefined) return { stream: existing, isNew: false }
+    this.#assertMayStart(owner)
+    const stream = this.#create(request)
+    const context = createContext(stream, log)
+    stream.prepare((signal) => handler(signal, context), call.signal)
+    // The handler is somebody else's code: meanwhile it may have started this very stream, or filled the registry.
+    const key = keyOf(stream.streamId, owner)
+    try {
+      this.#makeRoomFor(key, owner)
+    } catch (error) {
+      stream.discard()
+      throw error
+    }
+    const first = this.#streams.get(key)
+    if (first !== undefined) {
+      stream.discard()
+      return { stream: first, isNew: false }
+    }
+    this.#streams.set(key, stream)
+    this.#runningOf.set(owner, (this.#runningOf.get(owner) ?? 0) + 1)
+    this.#running += 1
+    if (stream.hasProducer) this.#producers += 1
+    this.counters.started += 1
+    this.#capacity.place(stream)
+    stream.start(call.encoding, log)
+    return { stream, isNew: true }
+  }
+
+  #create({ call, owner, route }: StartRequest): EventStream {
+    const epoch = call.streamId === undefined ? createSecretEpoch() : createEpoch()
+    const streamId = call.streamId ?? streamIdOfEpoch(epoch)
+    return new EventStream({ streamId, owner, epoch, route }, call.stream, this)
+  }
+
+  #assertMayStart(owner: string | undefined): void {
+    if (this.isShuttingDown) throw new ShuttingDownError()
+    const { whenFull, maxStreamsPerOwner, maxStreams } = this.#settings
+    if ((this.#runningOf.get(owner) ?? 0) >= maxStreamsPerOwner) throw new TooManyStreamsError(maxStreamsPerOwner)
+    if (whenFull === 'evict' || this.#capacity.nextFinished() !== undefined) return
+    if (this.size >= maxStreams) throw new RegistryFullError(`maxActiveStreams (${maxStreams}) are running`)
+    if (this.#isOverBudget(0)) throw new RegistryFullError('running streams hold maxTotalBufferBytes')
+  }
+
+  #makeRoomFor(key: string, owner: string | undefined): void {
+    while (!this.#streams.has(key)) {
+      this.#assertMayStart(owner)
+      if (this.size < this.#settings.maxStreams && !this.#isOverBudget(0)) return
+      const stream = this.#capacity.nextFinished() ?? this.#capacity.nextRunning()
+      if (stream === undefined) return
+      this.#evict(stream)
+    }
+  }
+
+  /**
+   * Attaches a response to a stream.
+   *
+   * @throws FST_ERR_RSSE_TOO_MANY_CLIENTS
+   */
+  attach(
+    stream: EventStream,
+    cursor: Cursor,
+    from: 'start' | 'live',
+    arrival: Arrival,
+    settings: ClientSettings
+  ): Subscriber {
+    const { maxClientsPerStream } = this.#settings
+    if (stream.clients >= maxClientsPerStream) throw new TooManyClientsError(maxClientsPerStream)
+    const subscriber = new Subscriber(stream, cursor, from, arrival, settings, this)
+    this.#subscribers.add(subscriber)
+    this.counters.attached += 1
+    return subscriber
+  }
+
+  // ── remove ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #evict(stream: EventStream): void {
+    this.counters.removedForCapacity += 1
+    this.#remove(stream)
+    stream.abort('evicted', 'Stream evicted')
+  }
+
+  // By identity, never "whatever has this name now": a stream is removed once, and only it leads to its key.
+  #remove(stream: EventStream): void {
+    if (stream.isRemoved) return
+    this.#streams.delete(keyOf(stream.streamId, stream.owner))
+    this.#capacity.forget(stream)
+    if (stream.clients > 0 || stream.hasProducer) this.#departing.add(stream)
+    stream.onRemoved()
+  }
+
+  /** Removes finished streams until so many further bytes fit; `false` where they do not fit all the same. */
+  makeRoom(bytes: number, keep: EventStream): boolean {
+    while (this.#isOverBudget(bytes)) {
+      const stream = this.#capacity.nextFinished(keep)
+      if (stream === undefined) break
+      this.#evict(stream)
+    }
+    return this.#heldBytes + bytes <= this.#settings.maxTotalBytes
+  }
+
+  // What a removed stream still holds comes free by itself: removing more streams for it would empty the registry.
+  #isOverBudget(bytes: number): boolean {
+    let excess = this.#heldBytes + bytes - this.#settings.maxTotalBytes
+    if (excess <= 0) return false
+    for (const stream of this.#departing) excess -= stream.log.heldBytes
+    return excess > 0
+  }
+
+  /** Forgets everything. All streams have finished. */
+  clear(): void {
+    for (const stream of this.#streams.values()) this.#remove(stream)
+  }
+
+  /** Stops every running stream; returns how many. */
+  abortAll(reason: string): number {
+    let aborted = 0
+    for (const stream of this.allStreams()) {
+      if (stream.isFinished) continue
+      stream.abort('aborted', reason)
+      aborted += 1
+    }
+    return aborted
+  }
+
+  /** Drains, aborts and sends everybody away. Idempotent. */
+  close(): Promise<void> {
+    return this.#shutdown.close()
+  }
+
+  // ── what streams and subscribers report ──────────────────────────────────────────────────────────────────────────────
+
+  onHeldBytes(deltaBytes: number): void {
+    this.#heldBytes += deltaBytes
+  }
+
+  onAppended(): void {
+    this.counters.events += 1
+  }
+
+  onClientsChanged(stream: EventStream): void {
+    if (stream.isRemoved) this.#forgetIfDone(stream)
+    else this.#capacity.place(stream)
+  }
+
+  onFinished(stream: EventStream): void {
+    this.#running -= 1
+    const running = (this.#runningOf.get(stream.owner) as number) - 1
+    if (running === 0) this.#runningOf.delete(stream.owner)
+    else this.#runningOf.set(stream.owner, running)
+    if (!stream.isRemoved) this.#capacity.place(stream)
+    if (stream.outcome !== 'evicted') this.#countOutcome(stream)
+    this.#shutdown.onProgress()
+  }
+
+  onReleased(stream: EventStream): void {
+    this.#producers -= 1
+    if (stream.outcome === 'evicted') this.#countOutcome(stream)
+    if (stream.isRemoved) this.#forgetIfDone(stream)
+    this.#shutdown.onProgress()
+  }
+
+  #countOutcome({ outcome }: EventStream): void {
+    if (outcome !== undefined) this.counters[outcome] += 1
+  }
+
+  #forgetIfDone(stream: EventStream): void {
+    if (stream.clients === 0 && !stream.hasProducer) this.#departing.delete(stream)
+  }
+
+  onExpired(stream: EventStream): void {
+    this.counters.expired += 1
+    this.#remove(stream)
+  }
+
+  onOpened(isResumed: boolean, gap: Gap | undefined, replayedEvents: number): void {
+    if (isResumed) this.counters.resumed += 1
+    if (gap !== undefined) this.counters.gaps += 1
+    this.counters.replayedEvents += replayedEvents
+  }
+
+  onStalled(): void {
+    this.counters.stalledClients += 1
+  }
+
+  onClosed(subscriber: Subscriber): void {
+    this.#subscribers.delete(subscriber)
+    this.#shutdown.onProgress()
+  }
+
+  stats(): RegistryStats {
+    const { started, completed, failed, aborted, evicted } = this.counters
+    let clients = 0
+    let bufferedEvents = 0
+    for (const stream of this.allStreams()) {
+      clients += stream.clients
+      bufferedEvents += stream.log.events
+    }
+    return {
+      running: started - completed - failed - aborted - evicted,
+      finished: this.#capacity.finished,
+      clients,
+      bufferedEvents,
+      bufferedBytes: this.#heldBytes,
+      ...this.counters
+    }
+  }
+}
+
+// A streamId has no space, so this is injective whatever an owner is made of.
+function keyOf(streamId: string, owner: string | undefined): string {
+  return owner === undefined ? streamId : `${streamId} ${owner}`
+}
+
+function createContext(stream: EventStream, log: FastifyBaseLogger): StreamContext {
+  const { streamId, owner } = stream
+  let child: FastifyBaseLogger | undefined
+  return {
+    streamId,
+    owner,
+    get log(): FastifyBaseLogger {
+      return (child ??= log.child({ streamId }))
+    }
+  }
+}

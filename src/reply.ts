@@ -1,0 +1,193 @@
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { Readable } from 'node:stream'
+import { answerAttach, answerGenerator, type Answer } from './answer.ts'
+import { createEpoch, parseCursor, type Cursor } from './cursor.ts'
+import type { Dispatcher } from './dispatcher.ts'
+import { isRefusal, OptionInvalidError, ShuttingDownError, StreamNotFoundError } from './errors.ts'
+import type { EventStream } from './event-stream.ts'
+import { HEARTBEAT, retryFrame, streamEndFrame, streamGapFrame } from './frame.ts'
+import type { AttachOptions, StreamOptions } from './options.ts'
+import type { Handler, Registry } from './registry.ts'
+import { LOST_GAP } from './replay.ts'
+import { ResponseBody } from './response-body.ts'
+import { refusedRetryMs, retryBlock } from './retry.ts'
+import {
+  assertHandler,
+  assertOwner,
+  assertStreamId,
+  DEFAULT_RETRY_MS,
+  resolveAttachCall,
+  resolveStreamCall,
+  type ClientSettings,
+  type PluginSettings
+} from './settings.ts'
+import type { Arrival } from './subscriber.ts'
+import type { Transport } from './transport.ts'
+
+/** One request, with what decides its answer. */
+interface Visit {
+  readonly reply: FastifyReply
+  /** Of a named stream. */
+  readonly streamId: string | undefined
+  readonly cursor: Cursor
+  readonly from: 'start' | 'live'
+  readonly client: ClientSettings
+}
+
+/** From a request to its answer: what `reply.sseFromGenerator()` and `reply.sseAttach()` do. */
+export class Responder {
+  readonly #registry: Registry
+  readonly #settings: PluginSettings
+  readonly #dispatcher: Dispatcher
+
+  constructor(registry: Registry, settings: PluginSettings, dispatcher: Dispatcher) {
+    this.#registry = registry
+    this.#settings = settings
+    this.#dispatcher = dispatcher
+  }
+
+  sseFromGenerator(reply: FastifyReply, handler: Handler, options?: StreamOptions): FastifyReply {
+    assertHandler(handler)
+    const { request } = reply
+    const call = resolveStreamCall(options, this.#settings)
+    if (call.signal !== undefined && call.signal === request.signal) throw requestSignalError()
+    const owner = this.#ownerOf(request, call.owner)
+    const { streamId, from, client } = call
+    const route = streamId === undefined ? `${request.method} ${request.routeOptions.url}` : undefined
+    const cursor = cursorOf(request, call.lastEventId)
+    const visit: Visit = { reply, streamId, cursor, from, client }
+    if (isHead(request) && streamId === undefined) return this.#sendHead(visit)
+    return this.#answer(visit, () => {
+      const stream =
+        route === undefined
+          ? this.#registry.find(streamId as string, owner)
+          : this.#registry.findByCursor(cursor, owner, route)
+      const answer = answerGenerator(stream, cursor, call)
+      if (answer.kind !== 'start' || isHead(request)) return this.#send(visit, answer)
+      const started = this.#registry.findOrStart({ handler, call, owner, route, log: request.log })
+      return this.#attach(visit, started.stream, started.isNew ? answer.arrival : 'attached')
+    })
+  }
+
+  sseAttach(reply: FastifyReply, streamId: string, options?: AttachOptions): FastifyReply {
+    assertStreamId(streamId)
+    const { request } = reply
+    const call = resolveAttachCall(options, this.#settings)
+    const owner = this.#ownerOf(request, call.owner)
+    const { from, client } = call
+    const cursor = cursorOf(request, call.lastEventId)
+    return this.#answer({ reply, streamId, cursor, from, client }, (visit) => {
+      const answer = answerAttach(this.#registry.find(streamId, owner), cursor, call)
+      if (answer.kind === 'missing' && call.missing === 404) throw new StreamNotFoundError(streamId)
+      return this.#send(visit, answer)
+    })
+  }
+
+  #ownerOf(request: FastifyRequest, explicit: string | undefined): string | undefined {
+    if (explicit !== undefined || this.#settings.ownerOf === undefined) return explicit
+    const owner: unknown = this.#settings.ownerOf(request)
+    assertOwner(owner)
+    return owner
+  }
+
+  // Who shows a terminal id has everything, whatever became of its stream: no look-up, also after a restart.
+  #answer(visit: Visit, answer: (visit: Visit) => FastifyReply): FastifyReply {
+    if (parseCursor(visit.reply.request.headers['last-event-id']).kind === 'terminal') return this.#sendNothing(visit)
+    try {
+      if (this.#registry.isShuttingDown) throw new ShuttingDownError()
+      return answer(visit)
+    } catch (error) {
+      if (isRefusal(error)) return this.#refuse(visit, error)
+      throw error
+    }
+  }
+
+  // ── answers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #send(visit: Visit, answer: Answer): FastifyReply {
+    if (answer.kind === 'nothing' || answer.kind === 'missing') return this.#sendNothing(visit)
+    if (isHead(visit.reply.request)) return this.#sendHead(visit)
+    if (answer.kind === 'attach') return this.#attach(visit, answer.stream, 'attached')
+    return this.#sendLost(visit)
+  }
+
+  #attach(visit: Visit, stream: EventStream, arrival: Arrival): FastifyReply {
+    const { reply, cursor, from, client } = visit
+    const subscriber = this.#registry.attach(stream, cursor, from, arrival, client)
+    const body = new ResponseBody(reply.raw, subscriber, this.#registry.clock)
+    return this.#dispatcher.dispatch(withHeaders(reply, stream.streamId), body, subscriber.leave)
+  }
+
+  #sendHead({ reply, streamId }: Visit): FastifyReply {
+    return this.#dispatcher.dispatch(withHeaders(reply, streamId), Readable.from([]))
+  }
+
+  #sendNothing({ reply }: Visit): FastifyReply {
+    return this.#dispatcher.dispatch(reply.code(204), undefined)
+  }
+
+  #sendLost(visit: Visit): FastifyReply {
+    const { cursor, client } = visit
+    const epoch = cursor.kind === 'position' || cursor.kind === 'terminal' ? cursor.epoch : createEpoch()
+    const { reason, missed, resumesAt } = LOST_GAP
+    this.#registry.counters.gaps += 1
+    return this.#sendWithoutStream(visit, (transport) => {
+      transport.write(retryBlock(client.retryMs) + streamGapFrame(reason, missed, resumesAt))
+      transport.end(streamEndFrame('lost', epoch))
+    })
+  }
+
+  // An EventSource that is told anything but 200 gives up for ever, so it is told when to come back.
+  #refuse(visit: Visit, error: Error): FastifyReply {
+    this.#registry.counters.rejected += 1
+    const { reply, client } = visit
+    const retryMs = refusedRetryMs(
+      client.retryMs === false ? DEFAULT_RETRY_MS : client.retryMs,
+      this.#registry.returnAfterMs
+    )
+    if (!isEventSource(reply.request)) {
+      reply.header('retry-after', Math.ceil(retryMs / 1000))
+      throw error
+    }
+    return this.#sendWithoutStream(visit, (transport) => {
+      transport.write(client.retryMs === false ? HEARTBEAT : retryFrame(retryMs))
+      transport.truncate()
+    })
+  }
+
+  #sendWithoutStream({ reply, streamId }: Visit, open: (transport: Transport) => void): FastifyReply {
+    const body = new ResponseBody(reply.raw, { open, onDrain: ignore, leave: ignore }, this.#registry.clock)
+    return this.#dispatcher.dispatch(withHeaders(reply, streamId), body)
+  }
+}
+
+function ignore(): void {}
+
+function withHeaders(reply: FastifyReply, streamId: string | undefined): FastifyReply {
+  reply.code(200)
+  reply.header('content-type', 'text/event-stream')
+  reply.header('cache-control', 'no-store, no-transform')
+  reply.header('x-accel-buffering', 'no')
+  if (streamId !== undefined) reply.header('stream-id', streamId)
+  return reply
+}
+
+/** The header wins over what the application keeps elsewhere; an empty one is none. */
+function cursorOf(request: FastifyRequest, elsewhere: unknown): Cursor {
+  const cursor = parseCursor(request.headers['last-event-id'])
+  return cursor.kind === 'none' ? parseCursor(elsewhere) : cursor
+}
+
+function isHead(request: FastifyRequest): boolean {
+  return request.method === 'HEAD'
+}
+
+function isEventSource(request: FastifyRequest): boolean {
+  return request.method === 'GET' && (request.headers.accept ?? '').includes('text/event-stream')
+}
+
+function requestSignalError(): Error {
+  const why =
+    'It fires as soon as the body of a POST is read, and with it a client that leaves would end the stream of all.'
+  return new OptionInvalidError('signal', 'request.signal', `${why} Leave it out, or give a signal of your own.`)
+}

@@ -1,0 +1,130 @@
+import { Readable } from 'node:stream'
+import type { Clock } from './clock.ts'
+import type { LogSlice } from './event-log.ts'
+import { ResponseTransport, truncateResponse, type RawResponse, type Transport } from './transport.ts'
+
+/** Who fills the body of a response. */
+export interface BodySource {
+  /** The body is wanted; its bytes go to `transport` from here on. */
+  open(transport: Transport): void
+  /** The transport has room again. */
+  readonly onDrain: () => void
+  /** Nobody wants the body any more. */
+  readonly leave: () => void
+}
+
+/**
+ * The payload that Fastify is given. It hands the raw response to the subscriber when it is piped there, and is an
+ * ordinary readable for whatever stands in between, such as a compressor.
+ */
+export class ResponseBody extends Readable {
+  readonly #response: RawResponse
+  readonly #source: BodySource
+  readonly #clock: Clock
+  #pipe: PipeTransport | undefined
+
+  constructor(response: RawResponse, source: BodySource, clock: Clock) {
+    super({ autoDestroy: false, emitClose: false })
+    this.#response = response
+    this.#source = source
+    this.#clock = clock
+  }
+
+  override pipe<T extends NodeJS.WritableStream>(destination: T, options?: { end?: boolean | undefined }): T {
+    if ((destination as unknown) !== this.#response) return super.pipe(destination, options)
+    const response = this.#response as { end(text: string): void; write(text: string): boolean }
+    // With trailers Fastify ends the response itself, once the payload has ended.
+    const hasTrailers = options?.end === false
+    const endWithTrailers = (text: string): void => {
+      response.write(text)
+      this.emit('end')
+    }
+    const end = hasTrailers ? endWithTrailers : (text: string): void => response.end(text)
+    this.#source.open(new ResponseTransport(this.#response, this.#source.onDrain, this.#clock, end))
+    // From here on the response is ours. Fastify waits for the end of the payload, and would log every client that leaves
+    // as an error and destroy a truncated response under its last bytes.
+    if (!hasTrailers) this.emit('end')
+    return destination
+  }
+
+  override _read(): void {
+    if (this.#pipe !== undefined) return this.#pipe.onRead()
+    this.#pipe = new PipeTransport(this, this.#response, this.#source.onDrain, this.#clock)
+    this.#source.open(this.#pipe)
+  }
+
+  override _destroy(error: Error | null, callback: (error: Error | null) => void): void {
+    this.#source.leave()
+    callback(error)
+  }
+}
+
+/** Writes to a body that somebody reads. */
+class PipeTransport implements Transport {
+  readonly #body: ResponseBody
+  readonly #response: RawResponse
+  readonly #onDrain: () => void
+  readonly #clock: Clock
+  #isFull = false
+  #isTruncated = false
+
+  constructor(body: ResponseBody, response: RawResponse, onDrain: () => void, clock: Clock) {
+    this.#body = body
+    this.#response = response
+    this.#onDrain = onDrain
+    this.#clock = clock
+  }
+
+  get waitingBytes(): number {
+    return this.#body.readableLength
+  }
+
+  get isDestroyed(): boolean {
+    return this.#body.destroyed
+  }
+
+  write(text: string): boolean {
+    return this.#push(Buffer.from(text))
+  }
+
+  writeSlice(slice: LogSlice): boolean {
+    return this.#push(slice.bytes)
+  }
+
+  #push(bytes: Buffer): boolean {
+    this.#isFull = !this.#body.push(bytes)
+    return !this.#isFull
+  }
+
+  /** The reader wants more. */
+  onRead(): void {
+    if (this.#isTruncated) this.#cut()
+    if (!this.#isFull) return
+    this.#isFull = false
+    this.#onDrain()
+  }
+
+  end(text: string): void {
+    if (text !== '') this.#body.push(text)
+    this.#body.push(null)
+  }
+
+  truncate(): void {
+    this.#isTruncated = true
+    if (this.#body.readableLength === 0) this.#cut()
+  }
+
+  // The encoder in between must not end: that would be a clean end.
+  #cut(): void {
+    this.#isTruncated = false
+    truncateResponse(this.#response, this.#clock)
+  }
+
+  destroy(): void {
+    this.#response.destroy()
+  }
+
+  close(): void {
+    this.#isFull = false
+  }
+}

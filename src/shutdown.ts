@@ -1,0 +1,78 @@
+import type { Timer } from './clock.ts'
+import type { Registry } from './registry.ts'
+import type { RegistrySettings } from './settings.ts'
+
+/** How long clients have to take what they are sent at the end of a shutdown, in milliseconds. */
+export const FLUSH_TIMEOUT_MS = 1_000
+
+// A client that comes back while the port is still ours, or nobody's, was sent away for nothing.
+const RETURN_MARGIN_MS = 1_000
+
+/** The longest that `close()` takes, in milliseconds. */
+export function shutdownBudgetMs(settings: RegistrySettings): number {
+  return settings.drainTimeoutMs + settings.abortTimeoutMs + FLUSH_TIMEOUT_MS
+}
+
+/** Ends a registry within a bound: drain, abort, send the clients away, destroy who does not go, forget. */
+export class Shutdown {
+  readonly #registry: Registry
+  readonly #settings: RegistrySettings
+  #closing: Promise<void> | undefined
+  #deadline = 0
+  // What the current phase waits for.
+  #check: (() => void) | undefined
+
+  constructor(registry: Registry, settings: RegistrySettings) {
+    this.#registry = registry
+    this.#settings = settings
+  }
+
+  get hasBegun(): boolean {
+    return this.#closing !== undefined
+  }
+
+  get returnAfterMs(): number {
+    if (this.#closing === undefined) return 0
+    return Math.max(0, this.#deadline - this.#registry.clock.now()) + RETURN_MARGIN_MS
+  }
+
+  close(): Promise<void> {
+    if (this.#closing !== undefined) return this.#closing
+    this.#deadline = this.#registry.clock.now() + shutdownBudgetMs(this.#settings)
+    this.#closing = this.#run()
+    return this.#closing
+  }
+
+  /** Something finished, was released or left. */
+  onProgress(): void {
+    this.#check?.()
+  }
+
+  async #run(): Promise<void> {
+    const registry = this.#registry
+    const { drainTimeoutMs, abortTimeoutMs } = this.#settings
+    await this.#waitUntil(() => registry.running === 0, drainTimeoutMs)
+    for (const stream of registry.allStreams()) stream.cut('Server shutdown')
+    await this.#waitUntil(() => registry.producers === 0, abortTimeoutMs)
+    for (const stream of registry.allStreams()) stream.letGo()
+    for (const subscriber of registry.subscribers) subscriber.sendAway(this.returnAfterMs)
+    await this.#waitUntil(() => registry.subscribers.size === 0, FLUSH_TIMEOUT_MS)
+    for (const subscriber of registry.subscribers) subscriber.destroy()
+    registry.clear()
+  }
+
+  #waitUntil(isDone: () => boolean, timeoutMs: number): Promise<void> {
+    if (timeoutMs === 0 || isDone()) return Promise.resolve()
+    return new Promise((resolve) => {
+      const finish = (): void => {
+        this.#registry.clock.clearTimer(timer)
+        this.#check = undefined
+        resolve()
+      }
+      const timer: Timer = this.#registry.clock.setTimer(finish, timeoutMs, true)
+      this.#check = () => {
+        if (isDone()) finish()
+      }
+    })
+  }
+}

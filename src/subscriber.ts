@@ -1,0 +1,332 @@
+import type { Clock } from './clock.ts'
+import type { Cursor } from './cursor.ts'
+import type { EventStream } from './event-stream.ts'
+import { HEARTBEAT, idLine, MAX_MILLISECONDS, retryFrame, streamGapFrame, streamStartFrame } from './frame.ts'
+import type { Heartbeat, Watched } from './heartbeat.ts'
+import type { Reader } from './pace.ts'
+import { LOST_GAP, resolveReplay, type Gap, type ReplayStart } from './replay.ts'
+import { jitter, jitterRetry, retryLine } from './retry.ts'
+import type { ClientSettings } from './settings.ts'
+import type { Transport } from './transport.ts'
+import type { Task, Turn } from './turn.ts'
+
+/** What the responses of a registry share with it. */
+export interface SubscriberHost {
+  readonly clock: Clock
+  readonly turn: Turn
+  readonly heartbeat: Heartbeat
+  onOpened(resumed: boolean, gap: Gap | undefined, replayedEvents: number): void
+  onStalled(): void
+  /** The client is gone, or its response is through. */
+  onClosed(subscriber: Subscriber): void
+}
+
+/**
+ * How a client came to its stream.
+ *
+ * - `attached`: the stream was there.
+ * - `started`: its request started the stream.
+ * - `restarted`: the stream of its cursor is gone, and its request started another.
+ */
+export type Arrival = 'attached' | 'started' | 'restarted'
+
+/**
+ * One response: a position in the log of one stream, and the transport that its bytes go to.
+ *
+ * pending ──open──▶ open ──the end, a cut──▶ ending ──close of the transport──▶ closed, which any state may jump to.
+ */
+export class Subscriber implements Reader, Task, Watched {
+  heapIndex: number = -1
+  dueAt: number = Infinity
+
+  readonly #stream: EventStream
+  readonly #settings: ClientSettings
+  readonly #host: SubscriberHost
+  readonly #arrival: Arrival
+  readonly #from: 'start' | 'live'
+  readonly #attachedAt: number
+  readonly #maxAgeMs: number
+  #cursor: Cursor
+  #state: 'pending' | 'open' | 'ending' | 'closed' = 'pending'
+  #transport: Transport | undefined
+
+  // Invariant: every byte before #offset was handed to the transport exactly once. Only #writeSlice moves it. Until the
+  // body starts it stands where it would start now.
+  #offset: number
+  #sequence: number
+  #hasSeenError = false
+  #isBlocked = false
+  // Waits in the queue of the turn for its next slice.
+  #isQueued = false
+  // Set by a shutdown: the response is truncated once it has the rest of the log.
+  #returnAfterMs: number | false | undefined
+
+  #lastSentAt: number
+  // When the transport was last seen to take bytes, and how many of #handedBytes it had taken by then.
+  #progressAt: number
+  #takenBytes = 0
+  #handedBytes = 0
+
+  constructor(
+    stream: EventStream,
+    cursor: Cursor,
+    from: 'start' | 'live',
+    arrival: Arrival,
+    settings: ClientSettings,
+    host: SubscriberHost
+  ) {
+    this.#stream = stream
+    this.#cursor = cursor
+    this.#from = from
+    this.#arrival = arrival
+    this.#settings = settings
+    this.#host = host
+    this.#attachedAt = host.clock.now()
+    this.#lastSentAt = this.#attachedAt
+    this.#progressAt = this.#attachedAt
+    this.#maxAgeMs = jitter(settings.maxAgeMs, 0.2)
+    this.#sequence = this.#resolveStart().sequence
+    this.#offset = stream.log.offsetAfter(this.#sequence)
+    stream.attach(this)
+  }
+
+  get stream(): EventStream {
+    return this.#stream
+  }
+
+  get offset(): number {
+    return this.#offset
+  }
+
+  get sequence(): number {
+    return this.#sequence
+  }
+
+  get heldFrom(): number {
+    return this.#offset - (this.#transport?.waitingBytes ?? 0)
+  }
+
+  get isClosed(): boolean {
+    return this.#state === 'closed'
+  }
+
+  // ── begin ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #resolveStart(): ReplayStart {
+    if (this.#arrival === 'attached') return resolveReplay(this.#cursor, this.#from, this.#stream.window)
+    return resolveReplay({ kind: 'none' }, 'start', this.#stream.window)
+  }
+
+  /** The body starts: only now is it decided where, since hooks may have taken their time. */
+  open(transport: Transport): void {
+    if (this.#state !== 'pending') return
+    this.#transport = transport
+    if (transport.isDestroyed) return this.leave()
+    this.#state = 'open'
+    const start = this.#resolveStart()
+    this.#sequence = start.sequence
+    this.#offset = this.#stream.log.offsetAfter(start.sequence)
+    this.#hasSeenError = start.hasSeenError
+    this.#send(this.#firstBlock(start))
+    this.#announce(start)
+    const { hasControlEvents } = this.#settings
+    this.#cursor = { kind: 'none' }
+    if (start.gap !== undefined && !hasControlEvents) return this.truncate()
+    this.pump()
+    if (!this.isClosed) this.#watch()
+  }
+
+  #announce({ gap, sequence }: ReplayStart): void {
+    const lostGap = this.#arrival === 'restarted' ? LOST_GAP : gap
+    const isResumed = this.#arrival === 'attached' && this.#cursor.kind !== 'none' && gap === undefined
+    const replayed = this.#arrival === 'attached' ? this.#stream.log.lastSequence - sequence : 0
+    this.#host.onOpened(isResumed, lostGap, replayed)
+  }
+
+  #firstBlock({ sequence, gap }: ReplayStart): string {
+    const { retryMs, hasControlEvents } = this.#settings
+    const { streamId, epoch } = this.#stream
+    const retry = retryLine(retryMs)
+    if (this.#arrival === 'attached' && this.#cursor.kind !== 'none') {
+      const block = retry === '' ? HEARTBEAT : `${retry}\n`
+      return hasControlEvents ? block + gapFrame(gap) : block
+    }
+    // Of a log that begins later this still says 0: a cut between this block and the gap must not confirm a hole.
+    const has = this.#from === 'live' && this.#arrival === 'attached' ? sequence : 0
+    if (!hasControlEvents) return retry + idLine(epoch, has)
+    const start = streamStartFrame(streamId, epoch, has)
+    if (this.#arrival === 'restarted') return `${retry === '' ? '' : `${retry}\n`}${gapFrame(LOST_GAP)}${start}`
+    return retry + start + gapFrame(gap)
+  }
+
+  // ── bytes ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Writes one slice; whoever is still behind then waits for its turn, so that no replay holds up the others. */
+  pump(): void {
+    if (this.#state !== 'open' || this.#isBlocked || this.#isQueued) return
+    const { log } = this.#stream
+    if (this.#offset < log.endOffset) {
+      // It was too slow, and what it wants next is gone. When it comes back it is told of the gap.
+      if (this.#offset < log.startOffset) return this.truncate()
+      this.#writeSlice()
+      if (this.#isBlocked) return
+    }
+    if (this.#offset < log.endOffset) {
+      this.#isQueued = true
+      this.#host.turn.later(this)
+    } else if (this.#stream.isFinished) this.#finish()
+  }
+
+  /** Its turn has come. */
+  run(): void {
+    this.#isQueued = false
+    this.pump()
+    this.#stream.onAdvanced()
+  }
+
+  readonly onDrain = (): void => {
+    this.#isBlocked = false
+    this.pump()
+    this.#stream.onAdvanced()
+  }
+
+  #writeSlice(): void {
+    const slice = this.#stream.read(this.#offset)
+    this.#offset = slice.endOffset
+    this.#sequence = slice.lastSequence
+    this.#sent(slice.bytes.length, (this.#transport as Transport).writeSlice(slice))
+  }
+
+  #send(text: string): void {
+    this.#sent(text.length, (this.#transport as Transport).write(text))
+  }
+
+  #sent(bytes: number, hasRoom: boolean): void {
+    this.#lastSentAt = this.#host.turn.now
+    this.#handedBytes += bytes
+    if (hasRoom) return
+    this.#isBlocked = true
+    this.#progressAt = this.#lastSentAt
+    this.#watch()
+  }
+
+  // ── ends ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  // At the end of the log of a finished stream.
+  #finish(): void {
+    if (this.#stream.isCut) {
+      if (this.#returnAfterMs !== undefined) this.#sendAway(this.#returnAfterMs)
+      return
+    }
+    const { outcome, epoch, errorFrame, endFrame } = this.#stream
+    if (this.#settings.hasControlEvents) {
+      this.#end((this.#hasSeenError ? '' : (errorFrame ?? '')) + endFrame)
+    } else if (outcome === 'completed') this.#end(idLine(epoch, 'end'))
+    else this.truncate()
+  }
+
+  #end(text: string): void {
+    const transport = this.#transport as Transport
+    this.#leaveStream('ending')
+    transport.end(text)
+  }
+
+  /** Ends the response so that the client comes back; what was written still reaches it. */
+  truncate(): void {
+    const transport = this.#transport as Transport
+    this.#leaveStream('ending')
+    transport.truncate()
+  }
+
+  /** Ends the response at once, so that the client comes back. */
+  destroy(): void {
+    const transport = this.#transport
+    this.leave()
+    transport?.destroy()
+  }
+
+  /** The server shuts down: the rest of the log, when to return, and a truncated body, or the clean end if it is one. */
+  sendAway(returnAfterMs: number): void {
+    const { retryMs } = this.#settings
+    this.#returnAfterMs = retryMs === false ? false : returnAfterMs + jitterRetry(retryMs)
+    this.pump()
+  }
+
+  #sendAway(returnAfterMs: number | false): void {
+    if (returnAfterMs !== false) this.#send(retryFrame(Math.min(MAX_MILLISECONDS, Math.ceil(returnAfterMs))))
+    this.truncate()
+  }
+
+  /** The client is gone. Idempotent: whoever notices first calls it. */
+  readonly leave = (): void => {
+    if (this.#state === 'closed') return
+    this.#leaveStream('closed')
+    this.#transport?.close()
+    this.#transport = undefined
+    this.#host.heartbeat.unwatch(this)
+    this.#host.onClosed(this)
+  }
+
+  #leaveStream(state: 'ending' | 'closed'): void {
+    this.#state = state
+    this.#stream.detach(this)
+  }
+
+  // ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #watch(): void {
+    this.#host.heartbeat.watch(this, this.#nextDue(this.#host.turn.now))
+  }
+
+  #nextDue(now: number): number {
+    const { heartbeatMs, stallTimeoutMs } = this.#settings
+    // Progress is seen only by looking: four looks in that time cut a stalled client off at most a quarter late.
+    const isWaiting = this.#isBlocked || this.#state === 'ending'
+    const stallDue = now + (isWaiting ? stallTimeoutMs / 4 : stallTimeoutMs)
+    if (this.#state === 'ending') return stallDue
+    const heartbeatDue = heartbeatMs === 0 ? Infinity : (this.#isBehind ? now : this.#lastSentAt) + heartbeatMs
+    return Math.min(stallDue, heartbeatDue, this.#attachedAt + this.#maxAgeMs)
+  }
+
+  onDue(now: number): number {
+    const transport = this.#transport
+    if (transport === undefined) return Infinity
+    if (this.#isStalled(transport, now)) {
+      this.#host.onStalled()
+      this.destroy()
+      return Infinity
+    }
+    if (this.#state === 'open') {
+      if (now - this.#attachedAt >= this.#maxAgeMs) this.truncate()
+      else if (this.#wantsHeartbeat(now)) {
+        this.#send(HEARTBEAT)
+        this.#lastSentAt = now
+      }
+    }
+    return this.#nextDue(now)
+  }
+
+  #isStalled(transport: Transport, now: number): boolean {
+    const waiting = transport.waitingBytes
+    const taken = this.#handedBytes - waiting
+    if (waiting === 0 || taken > this.#takenBytes) {
+      this.#takenBytes = taken
+      this.#progressAt = now
+      return false
+    }
+    return now - this.#progressAt >= this.#settings.stallTimeoutMs
+  }
+
+  #wantsHeartbeat(now: number): boolean {
+    const { heartbeatMs } = this.#settings
+    return heartbeatMs > 0 && !this.#isBehind && now - this.#lastSentAt >= heartbeatMs
+  }
+
+  get #isBehind(): boolean {
+    return this.#isBlocked || this.#offset < this.#stream.log.endOffset
+  }
+}
+
+function gapFrame(gap: Gap | undefined): string {
+  return gap === undefined ? '' : streamGapFrame(gap.reason, gap.missed, gap.resumesAt)
+}

@@ -1,0 +1,162 @@
+import type { ServerResponse } from 'node:http'
+import { constants, type Http2ServerResponse } from 'node:http2'
+import type { Socket } from 'node:net'
+import type { Clock } from './clock.ts'
+import type { LogSlice } from './event-log.ts'
+
+/** The raw response of a Fastify reply. */
+export type RawResponse = ServerResponse | Http2ServerResponse
+
+/** Where the bytes of one response go. Nothing is written after `end`, `truncate` or `destroy`. */
+export interface Transport {
+  /** Bytes that were handed over and not taken yet. */
+  readonly waitingBytes: number
+  /** Whether nobody can receive anything any more. */
+  readonly isDestroyed: boolean
+  /** `false`: enough for now, `onDrain` is called when there is room. */
+  write(text: string): boolean
+  writeSlice(slice: LogSlice): boolean
+  /** Ends the response cleanly after `text`: the client has everything. */
+  end(text: string): void
+  /** Lets what was written reach the client, then ends so that the client knows that it is not over. */
+  truncate(): void
+  /** Ends at once, so that the client knows that it is not over. */
+  destroy(): void
+  /** Forgets `onDrain`. */
+  close(): void
+}
+
+export function isHttp2(response: RawResponse): response is Http2ServerResponse {
+  return 'stream' in response
+}
+
+/** Writes to the raw response; on HTTP/1.1, past it, to its socket. */
+export class ResponseTransport implements Transport {
+  readonly #response: RawResponse
+  readonly #onDrain: () => void
+  readonly #clock: Clock
+  readonly #endResponse: (text: string) => void
+  // The socket, once it is proved that the response adds nothing but chunk framing to what is written to it.
+  #direct: Socket | undefined
+  #drainSource: RawResponse | Socket | undefined
+
+  constructor(response: RawResponse, onDrain: () => void, clock: Clock, endResponse: (text: string) => void) {
+    this.#response = response
+    this.#onDrain = onDrain
+    this.#clock = clock
+    this.#endResponse = endResponse
+  }
+
+  get waitingBytes(): number {
+    return this.#response.writableLength
+  }
+
+  get isDestroyed(): boolean {
+    return isGone(this.#response)
+  }
+
+  write(text: string): boolean {
+    if (this.isDestroyed) return false
+    if (this.#direct === undefined) this.#direct = directSocketOf(this.#response)
+    return this.#awaitDrain(this.#direct?.write(toChunk(text)) ?? (this.#response as ServerResponse).write(text))
+  }
+
+  writeSlice(slice: LogSlice): boolean {
+    if (this.isDestroyed) return false
+    if (this.#direct === undefined) this.#direct = directSocketOf(this.#response)
+    if (this.#direct === undefined) return this.#awaitDrain((this.#response as ServerResponse).write(slice.bytes))
+    slice.chunk ??= toChunk(slice.bytes)
+    return this.#awaitDrain(this.#direct.write(slice.chunk))
+  }
+
+  #awaitDrain(hasRoom: boolean): boolean {
+    if (!hasRoom && this.#drainSource === undefined) {
+      this.#drainSource = this.#direct ?? this.#response
+      this.#drainSource.on('drain', this.#onDrain)
+    }
+    return hasRoom
+  }
+
+  end(text: string): void {
+    this.close()
+    if (!this.isDestroyed) this.#endResponse(text)
+  }
+
+  truncate(): void {
+    this.close()
+    truncateResponse(this.#response, this.#clock)
+  }
+
+  destroy(): void {
+    this.close()
+    destroyResponse(this.#response)
+  }
+
+  close(): void {
+    this.#drainSource?.removeListener('drain', this.#onDrain)
+    this.#drainSource = undefined
+  }
+}
+
+function isGone(response: RawResponse): boolean {
+  return isHttp2(response) ? response.stream === undefined || response.stream.destroyed : response.destroyed
+}
+
+// Head and first chunk are out, chunked encoding is in force, it is this response's turn on the connection, and nothing is
+// queued in the response itself: from here on a chunk that we frame is, byte for byte, what the response would write.
+function directSocketOf(response: RawResponse): Socket | undefined {
+  if (isHttp2(response) || !response.headersSent || !response.chunkedEncoding || response.writableCorked > 0)
+    return undefined
+  const { socket } = response
+  return socket !== null && response.writableLength === socket.writableLength ? socket : undefined
+}
+
+/** RFC 9112 § 7.1: size in hex, CRLF, data, CRLF. */
+function toChunk(data: Buffer | string): Buffer {
+  const bytes = typeof data === 'string' ? Buffer.from(data) : data
+  const size = bytes.length.toString(16)
+  const chunk = Buffer.allocUnsafe(size.length + bytes.length + 4)
+  let at = chunk.write(`${size}\r\n`, 'latin1')
+  at += bytes.copy(chunk, at)
+  chunk.write('\r\n', at, 'latin1')
+  return chunk
+}
+
+/**
+ * Ends a response so that every client sees that it is not over: HTTP/1.1 by closing before the last chunk, HTTP/2 by a
+ * reset that Node clients do not take for a clean end, HTTP/1.0, where closing is the clean end, by resetting the
+ * connection.
+ */
+export function truncateResponse(response: RawResponse, clock: Clock): void {
+  if (isGone(response)) return
+  if (isHttp2(response)) {
+    const { stream } = response
+    stream.write('', () => stream.close(constants.NGHTTP2_INTERNAL_ERROR))
+  } else if (response.socket === null) response.destroy()
+  else if (response.chunkedEncoding) response.socket.destroySoon()
+  else resetAfterFlush(response.socket, clock)
+}
+
+// Data and reset in one wake-up reach a Node client as a clean end.
+const RESET_DELAY_MS = 50
+
+function resetAfterFlush(socket: Socket, clock: Clock): void {
+  socket.write('', () => clock.setTimer(() => reset(socket), RESET_DELAY_MS))
+}
+
+function reset(socket: Socket): void {
+  try {
+    socket.resetAndDestroy()
+  } catch {
+    // Only a TCP handle can be reset, not TLS or a pipe.
+    socket.destroy()
+  }
+}
+
+function destroyResponse(response: RawResponse): void {
+  if (!isHttp2(response)) response.destroy()
+  else if (!isGone(response)) {
+    response.stream.close(constants.NGHTTP2_INTERNAL_ERROR)
+    response.stream.destroy()
+  }
+}
