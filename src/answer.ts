@@ -1,8 +1,7 @@
 import type { Cursor } from './cursor.ts'
 import type { EventStream } from './event-stream.ts'
-import { resolveReplay } from './replay.ts'
+import { resolveReplay, type Arrival } from './replay.ts'
 import type { AttachCall, ClientSettings, StreamCall } from './settings.ts'
-import type { Arrival } from './subscriber.ts'
 
 /** What a request gets, where nothing refuses it. */
 export type Answer =
@@ -41,7 +40,7 @@ export function answerAttach(stream: EventStream | undefined, cursor: Cursor, ca
 function answerExisting(stream: EventStream, cursor: Cursor, from: 'start' | 'live', client: ClientSettings): Answer {
   if (!client.hasControlEvents) {
     const { window } = stream
-    const start = resolveReplay(cursor, from, window)
+    const start = resolveReplay({ arrival: 'attached', cursor, from }, window)
     const isAtEnd = window.isFinished && start.sequence === window.lastSequence
     if (start.gap !== undefined || isAtEnd) return NOTHING
   }

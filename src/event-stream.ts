@@ -1,12 +1,12 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { Clock, Timer } from './clock.ts'
-import { describeError, EventTooLargeError, type ClientError } from './errors.ts'
+import type { ClientError } from './errors.ts'
 import { EventLog, type LogSlice } from './event-log.ts'
-import { encodeValue, idLine, streamEndFrame, streamErrorFrame, type Encoding, type StreamOutcome } from './frame.ts'
-import { logSafely } from './log-safely.ts'
+import { streamEndFrame, streamErrorFrame, type Encoding, type StreamOutcome } from './frame.ts'
 import { Pace, type Reader } from './pace.ts'
-import { Producer, type Frame, type ProducerSink, type Start } from './producer.ts'
+import type { Frame, Start } from './producer.ts'
 import type { ReplayWindow } from './replay.ts'
+import { Run, type RunTarget } from './run.ts'
 import type { StreamSettings } from './settings.ts'
 import type { QueueLinks } from './stream-queue.ts'
 import type { Task, Turn } from './turn.ts'
@@ -42,7 +42,7 @@ const ABORTED: ClientError = { code: 'STREAM_ABORTED', message: 'The stream was 
 const EVICTED: ClientError = { code: 'STREAM_EVICTED', message: 'The stream was evicted' }
 
 /** One run of a generator and its retained events, detached from any request. */
-export class EventStream implements ProducerSink, Task {
+export class EventStream implements RunTarget, Task {
   readonly streamId: string
   readonly owner: string | undefined
   readonly epoch: string
@@ -56,11 +56,8 @@ export class EventStream implements ProducerSink, Task {
   readonly #host: StreamHost
   readonly #readers = new Set<Reader>()
   readonly #pace: Pace
-  // Everything of the producer's side is dropped at the finish, or as soon as the generator has let go of us.
-  #producer: Producer | undefined
-  #encoding: Encoding | undefined
-  #logger: FastifyBaseLogger | undefined
-  #signal: AbortSignal | undefined
+  // From the call of the handler until its generator has let go.
+  #run: Run | undefined
 
   #outcome: StreamOutcome | undefined
   #finishedAt: number | undefined
@@ -117,8 +114,8 @@ export class EventStream implements ProducerSink, Task {
   }
 
   /** Whether its generator has not let go yet. */
-  get hasProducer(): boolean {
-    return this.#producer !== undefined
+  get isHeld(): boolean {
+    return this.#run !== undefined && !this.#run.isReleased
   }
 
   get clients(): number {
@@ -147,48 +144,34 @@ export class EventStream implements ProducerSink, Task {
 
   // ── start ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /**
-   * Calls the handler; rethrows what it throws synchronously, and nothing was started then. With a signal that is aborted
-   * already it is not called.
-   */
-  prepare(start: Start, signal: AbortSignal | undefined): void {
-    this.#signal = signal
-    if (signal?.aborted === true) return
-    const producer = new Producer(this, this.#host.turn)
-    producer.call(start)
-    this.#producer = producer
+  /** Calls the handler; rethrows what it throws synchronously, and nothing was started then. */
+  prepare(start: Start, encoding: Encoding, signal: AbortSignal | undefined, logger: FastifyBaseLogger): void {
+    const run = new Run(this, encoding, signal, logger, this.#host.turn)
+    run.call(start)
+    this.#run = run
   }
 
-  /** Begins to pull, or finishes at once where its signal is aborted. The registry knows the stream by now. */
-  start(encoding: Encoding, logger: FastifyBaseLogger): void {
-    this.#encoding = encoding
-    this.#logger = logger
-    this.#signal?.addEventListener('abort', this.#onSignal)
-    if (this.#signal?.aborted === true) return this.#onSignal()
+  /** Begins to pull. The registry knows the stream by now. */
+  start(): void {
     this.#rearm()
-    this.#producer?.pull()
+    this.#run?.begin()
   }
 
   /** Gives back what `prepare` made, where the handler itself has started the stream of this name. */
   discard(): void {
-    const producer = this.#producer
-    this.#producer = undefined
-    producer?.abort(abortReason('Another run of this stream was started first'))
-    producer?.release()
-  }
-
-  #onSignal = (): void => {
-    this.abort('aborted', 'Aborted by its signal', this.#signal?.reason)
+    const run = this.#run
+    this.#run = undefined
+    run?.abort(abortReason('Another run of this stream was started first'))
   }
 
   // ── producer side ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  encode(value: unknown): Frame {
-    const text = encodeValue(value, this.#encoding as Encoding) + idLine(this.epoch, this.log.lastSequence + 1)
-    const bytes = Buffer.byteLength(text)
-    const { maxEventBytes } = this.#settings
-    if (bytes > maxEventBytes) throw new EventTooLargeError(bytes, maxEventBytes)
-    return { text, bytes }
+  get nextSequence(): number {
+    return this.log.lastSequence + 1
+  }
+
+  get maxEventBytes(): number {
+    return this.#settings.maxEventBytes
   }
 
   tryAppend({ text, bytes }: Frame): boolean {
@@ -220,43 +203,38 @@ export class EventStream implements ProducerSink, Task {
     return growth === 0 || this.#host.makeRoom(growth, this)
   }
 
-  onDone(): void {
+  onCompleted(): void {
     this.#finish('completed')
   }
 
-  onFailed(error: unknown): void {
-    logSafely(this.#logger, 'error', error, { streamId: this.streamId }, 'stream failed')
-    this.#finish('failed', describeError(error))
+  onFailed(error: ClientError): void {
+    this.#finish('failed', error)
   }
 
-  onCloseFailed(error: unknown): void {
-    logSafely(this.#logger, 'warn', error, { streamId: this.streamId }, 'the generator threw while it was closed')
+  onSignal(reason: unknown): void {
+    this.abort('aborted', 'Aborted by its signal', reason)
   }
 
   onReleased(): void {
-    if (this.#producer === undefined) return
-    this.#producer = undefined
+    if (this.#run === undefined) return
+    this.#run = undefined
     this.#host.onReleased(this)
-    if (this.#outcome === undefined) return
-    this.#logger = undefined
-    this.#rearm()
+    if (this.#isClosing) this.#rearm()
   }
 
   /** Stops a running stream. Its clients are told at once; the generator may take `abortTimeout` to close. */
   abort(outcome: 'aborted' | 'evicted', reason: string, cause?: unknown): void {
     if (this.#outcome !== undefined) return
-    const producer = this.#producer
     this.#finish(outcome, outcome === 'evicted' ? EVICTED : ABORTED)
-    producer?.abort(abortReason(reason, cause))
+    this.#run?.abort(abortReason(reason, cause))
   }
 
   /** Stops a running stream without a word to its clients: the shutdown tells them to come back. */
   cut(reason: string): void {
     if (this.#outcome !== undefined) return
-    const producer = this.#producer
     this.#isCut = true
     this.#finish('aborted')
-    producer?.abort(abortReason(reason))
+    this.#run?.abort(abortReason(reason))
   }
 
   // The one way out of running.
@@ -265,21 +243,18 @@ export class EventStream implements ProducerSink, Task {
     this.#outcome = outcome
     this.#finishedAt = this.#host.clock.now()
     if (error !== undefined) this.#errorFrame = streamErrorFrame(error, this.epoch, this.log.lastSequence + 1)
-    this.#signal?.removeEventListener('abort', this.#onSignal)
-    this.#signal = undefined
-    this.#encoding = undefined
     this.#lastRead = undefined
     this.log.compact()
     this.#account()
-    this.#logFinish(outcome)
-    if (this.#producer === undefined) this.#logger = undefined
+    this.#run?.finish(this.#summary(outcome))
     this.#host.onFinished(this)
     if (this.#readers.size > 0) this.#queueFlush()
     this.#rearm()
   }
 
-  #logFinish(outcome: StreamOutcome): void {
-    const line = {
+  // Never a payload, a cursor or an epoch: it goes into a log.
+  #summary(outcome: StreamOutcome): object {
+    return {
       streamId: this.streamId,
       outcome,
       events: this.log.lastSequence,
@@ -287,7 +262,6 @@ export class EventStream implements ProducerSink, Task {
       durationMs: Math.round((this.#finishedAt as number) - this.startedAt),
       clients: this.#attached
     }
-    this.#logger?.info(line, 'stream finished')
   }
 
   // ── reader side ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -322,7 +296,7 @@ export class EventStream implements ProducerSink, Task {
 
   /** A reader moved on: the producer may have room, and memory may come free. */
   onAdvanced(): void {
-    if (this.#producer?.isWaiting === true || this.log.hasTrimmedSegments) this.#queueFlush()
+    if (this.#run?.isWaiting === true || this.log.hasTrimmedSegments) this.#queueFlush()
   }
 
   #queueFlush(): void {
@@ -336,7 +310,7 @@ export class EventStream implements ProducerSink, Task {
     this.#isFlushQueued = false
     for (const reader of this.#readers) reader.pump()
     if (this.log.hasTrimmedSegments) this.#release()
-    this.#producer?.resume()
+    this.#run?.resume()
   }
 
   // ── memory and time ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -373,7 +347,7 @@ export class EventStream implements ProducerSink, Task {
   #rearm(): void {
     if (this.#outcome === undefined) {
       if (!this.#isRemoved) this.#armOrphanTimer()
-    } else if (this.#producer === undefined) this.#armTtlTimer()
+    } else if (!this.isHeld) this.#armTtlTimer()
     else if (!this.#isClosing) {
       this.#isClosing = true
       this.#arm(this.#host.abortTimeoutMs, this.#onAbortTimeout)
@@ -412,11 +386,9 @@ export class EventStream implements ProducerSink, Task {
 
   #onAbortTimeout = (): void => this.letGo()
 
-  /** Lets go of a generator that has been told to close and has not. */
+  /** Lets go of a generator that was told to close and has not. */
   letGo(): void {
-    if (this.#producer === undefined) return
-    this.#logger?.warn({ streamId: this.streamId }, 'the generator did not close within abortTimeout and was let go')
-    this.#producer.release()
+    this.#run?.letGo()
   }
 }
 

@@ -5,15 +5,15 @@ import type { FastifyBaseLogger } from 'fastify'
  * take more along with it.
  */
 export function logSafely(
-  logger: FastifyBaseLogger | undefined,
+  logger: FastifyBaseLogger,
   level: 'warn' | 'error',
   error: unknown,
   fields: object,
   message: string
 ): void {
   try {
-    logger?.[level]({ ...fields, err: error }, message)
+    logger[level]({ ...fields, err: error }, message)
   } catch {
-    logger?.[level](fields, `${message}; what it threw cannot be logged`)
+    logger[level](fields, `${message}; what it threw cannot be logged`)
   }
 }

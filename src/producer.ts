@@ -16,7 +16,7 @@ export interface ProducerSink {
   onFailed(error: unknown): void
   /** The generator threw while it was being closed; it is too late to tell a client. */
   onCloseFailed(error: unknown): void
-  /** The generator has stopped, or was let go. Nothing is held any more; called once. */
+  /** The generator has stopped, or was let go, and nothing of it is held any more. Called once, after all others. */
   onReleased(): void
 }
 
@@ -46,8 +46,9 @@ export class Producer implements Task {
   #controller: AbortController | undefined = new AbortController()
   // Every step runs in here, whoever triggers it: a client that drains, a timer, the end of a turn.
   #context: AsyncResource | undefined = new AsyncResource('fastify-resumable-sse:producer')
-  // What the handler returned, until it is pulled.
-  #returned: unknown
+  // What the handler returned, from its call until it is pulled.
+  #returned: { readonly iterable: unknown } | undefined
+  #isPulled = false
   #iterator: AnyIterator | undefined
   // Encoded, waiting for room.
   #frame: Frame | undefined
@@ -68,18 +69,24 @@ export class Producer implements Task {
     return this.#frame !== undefined
   }
 
+  /** Whether nothing of the generator is held any more. */
+  get isReleased(): boolean {
+    return this.#sink === undefined
+  }
+
   /** Calls the handler. Rethrows what it throws synchronously; nothing was started then. */
   call(start: Start): void {
     const { signal } = this.#controller as AbortController
     // Generators commonly add a listener per iteration; Node would warn at the eleventh.
     setMaxListeners(0, signal)
-    this.#returned = start(signal)
+    this.#returned = { iterable: start(signal) }
   }
 
   /** Pulls what the handler returned, from the next microtask on: the first bytes of the response go first. */
   pull(): void {
-    Promise.resolve(this.#returned).then(this.#onIterable, this.#onFailed)
+    Promise.resolve(this.#returned?.iterable).then(this.#onIterable, this.#onFailed)
     this.#returned = undefined
+    this.#isPulled = true
   }
 
   /** Goes on after `tryAppend` said that there is no room. */
@@ -100,20 +107,28 @@ export class Producer implements Task {
     this.#isClosing = true
     this.#frame = undefined
     this.#context?.runInAsyncScope(() => this.#controller?.abort(reason))
-    if (!this.#isInStep) this.#close()
+    if (this.#isInStep) return
+    // What was never pulled has to be closed all the same; without a call there is nothing to close.
+    if (this.#iterator !== undefined) this.#close()
+    else if (this.#returned !== undefined) this.pull()
+    else if (!this.#isPulled) this.release()
   }
 
   /** Lets go of the generator, whatever it is doing. Idempotent. */
   release(): void {
+    this.#drop()?.onReleased()
+  }
+
+  #drop(): ProducerSink | undefined {
     const sink = this.#sink
-    if (sink === undefined) return
     this.#sink = undefined
     this.#controller = undefined
     this.#context = undefined
+    this.#returned = undefined
     this.#iterator = undefined
     this.#frame = undefined
     this.#injected = undefined
-    sink.onReleased()
+    return sink
   }
 
   #onIterable = (iterable: unknown): void => {
@@ -135,9 +150,13 @@ export class Producer implements Task {
   #onFailed = (error: unknown): void => {
     // After an abort a pending step usually rejects with its reason. If it was the handler's own promise, nothing is
     // left to close.
-    const sink = this.#sink
-    if (!this.#isClosing || this.#iterator === undefined) this.release()
-    if (!this.#isClosing) sink?.onFailed(error)
+    if (this.#isClosing) {
+      if (this.#iterator === undefined) this.release()
+      return
+    }
+    const sink = this.#drop()
+    sink?.onFailed(error)
+    sink?.onReleased()
   }
 
   // One round per step. Leaves when the next step is a promise, when there is no room, or when the turn is spent.
@@ -193,8 +212,9 @@ export class Producer implements Task {
       return this.#inject(error)
     }
     if (frame === undefined) {
-      this.release()
+      this.#drop()
       sink.onDone()
+      sink.onReleased()
       return false
     }
     if (this.#isClosing) return false

@@ -5,11 +5,11 @@ import { createEpoch, createSecretEpoch, streamIdOfEpoch, type Cursor } from './
 import { RegistryFullError, ShuttingDownError, TooManyClientsError, TooManyStreamsError } from './errors.ts'
 import { EventStream, type StreamHost } from './event-stream.ts'
 import { Heartbeat } from './heartbeat.ts'
-import type { Gap } from './replay.ts'
+import type { Entry, Gap } from './replay.ts'
 import type { ClientSettings, RegistrySettings, StreamCall } from './settings.ts'
 import { Shutdown } from './shutdown.ts'
 import { createCounters, type Counters, type RegistryStats } from './stats.ts'
-import { Subscriber, type Arrival, type SubscriberHost } from './subscriber.ts'
+import { Subscriber, type SubscriberHost } from './subscriber.ts'
 import { Turn } from './turn.ts'
 
 /** What a handler is told of the stream that it fills. */
@@ -125,7 +125,7 @@ export class Registry implements StreamHost, SubscriberHost {
     this.#assertMayStart(owner)
     const stream = this.#create(request)
     const context = createContext(stream, log)
-    stream.prepare((signal) => handler(signal, context), call.signal)
+    stream.prepare((signal) => handler(signal, context), call.encoding, call.signal, log)
     // The handler is somebody else's code: meanwhile it may have started this very stream, or filled the registry.
     const key = keyOf(stream.streamId, owner)
     try {
@@ -142,10 +142,10 @@ export class Registry implements StreamHost, SubscriberHost {
     this.#streams.set(key, stream)
     this.#runningOf.set(owner, (this.#runningOf.get(owner) ?? 0) + 1)
     this.#running += 1
-    if (stream.hasProducer) this.#producers += 1
+    this.#producers += 1
     this.counters.started += 1
     this.#capacity.place(stream)
-    stream.start(call.encoding, log)
+    stream.start()
     return { stream, isNew: true }
   }
 
@@ -179,16 +179,10 @@ export class Registry implements StreamHost, SubscriberHost {
    *
    * @throws FST_ERR_RSSE_TOO_MANY_CLIENTS
    */
-  attach(
-    stream: EventStream,
-    cursor: Cursor,
-    from: 'start' | 'live',
-    arrival: Arrival,
-    settings: ClientSettings
-  ): Subscriber {
+  attach(stream: EventStream, entry: Entry, settings: ClientSettings): Subscriber {
     const { maxClientsPerStream } = this.#settings
     if (stream.clients >= maxClientsPerStream) throw new TooManyClientsError(maxClientsPerStream)
-    const subscriber = new Subscriber(stream, cursor, from, arrival, settings, this)
+    const subscriber = new Subscriber(stream, entry, settings, this)
     this.#subscribers.add(subscriber)
     this.counters.attached += 1
     return subscriber
@@ -207,7 +201,7 @@ export class Registry implements StreamHost, SubscriberHost {
     if (stream.isRemoved) return
     this.#streams.delete(keyOf(stream.streamId, stream.owner))
     this.#capacity.forget(stream)
-    if (stream.clients > 0 || stream.hasProducer) this.#departing.add(stream)
+    if (stream.clients > 0 || stream.isHeld) this.#departing.add(stream)
     stream.onRemoved()
   }
 
@@ -287,7 +281,7 @@ export class Registry implements StreamHost, SubscriberHost {
   }
 
   #forgetIfDone(stream: EventStream): void {
-    if (stream.clients === 0 && !stream.hasProducer) this.#departing.delete(stream)
+    if (stream.clients === 0 && !stream.isHeld) this.#departing.delete(stream)
   }
 
   onExpired(stream: EventStream): void {

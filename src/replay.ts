@@ -1,6 +1,23 @@
 import type { Cursor } from './cursor.ts'
 import type { GapReason } from './frame.ts'
 
+/**
+ * How a client comes to its stream.
+ *
+ * - `attached`: the stream was there.
+ * - `started`: its request started the stream.
+ * - `restarted`: the stream of its cursor is gone, and its request started another.
+ */
+export type Arrival = 'attached' | 'started' | 'restarted'
+
+/** What a client brings along when it comes to a stream. */
+export interface Entry {
+  readonly arrival: Arrival
+  readonly cursor: Cursor
+  /** Where it begins without a cursor, if it did not start the stream itself. */
+  readonly from: 'start' | 'live'
+}
+
 /** What a stream has to offer to a client that attaches. */
 export interface ReplayWindow {
   readonly epoch: string
@@ -33,14 +50,15 @@ export interface Gap {
 export const LOST_GAP: Gap = { reason: 'lost', missed: null, resumesAt: null }
 
 /**
- * Where a client with this cursor begins, and what it is told that it missed.
+ * Where a client begins, and what it is told that it missed.
  *
  * The boundaries: a cursor says "I have everything up to `sequence`", so `firstSequence - 1` is the oldest that resumes
  * without a gap and 0 is one like any other. The newest is the last event, or one more where `stream-error` follows it;
  * beyond that the cursor is ahead of this stream, hence of another life of it.
  */
-export function resolveReplay(cursor: Cursor, from: 'start' | 'live', window: ReplayWindow): ReplayStart {
+export function resolveReplay({ arrival, cursor, from }: Entry, window: ReplayWindow): ReplayStart {
   const { firstSequence, lastSequence } = window
+  if (arrival !== 'attached') return after(0, window)
   if (cursor.kind === 'none') {
     if (from === 'live') return { sequence: lastSequence, gap: undefined, hasSeenError: false }
     return after(0, window)

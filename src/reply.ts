@@ -8,7 +8,7 @@ import type { EventStream } from './event-stream.ts'
 import { HEARTBEAT, retryFrame, streamEndFrame, streamGapFrame } from './frame.ts'
 import type { AttachOptions, StreamOptions } from './options.ts'
 import type { Handler, Registry } from './registry.ts'
-import { LOST_GAP } from './replay.ts'
+import { LOST_GAP, type Arrival } from './replay.ts'
 import { ResponseBody } from './response-body.ts'
 import { refusedRetryMs, retryBlock } from './retry.ts'
 import {
@@ -21,7 +21,6 @@ import {
   type ClientSettings,
   type PluginSettings
 } from './settings.ts'
-import type { Arrival } from './subscriber.ts'
 import type { Transport } from './transport.ts'
 
 /** One request, with what decides its answer. */
@@ -113,7 +112,7 @@ export class Responder {
 
   #attach(visit: Visit, stream: EventStream, arrival: Arrival): FastifyReply {
     const { reply, cursor, from, client } = visit
-    const subscriber = this.#registry.attach(stream, cursor, from, arrival, client)
+    const subscriber = this.#registry.attach(stream, { arrival, cursor, from }, client)
     const body = new ResponseBody(reply.raw, subscriber, this.#registry.clock)
     return this.#dispatcher.dispatch(withHeaders(reply, stream.streamId), body, subscriber.leave)
   }

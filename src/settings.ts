@@ -1,6 +1,7 @@
 import type { FastifyRequest } from 'fastify'
 import { inspectValue, OptionInvalidError, OwnerInvalidError, StreamIdInvalidError } from './errors.ts'
-import { MAX_MILLISECONDS, type Encoding, type Serialize } from './frame.ts'
+import type { Encoding, Serialize } from './frame.ts'
+import { ATTACH_RULES, PLUGIN_RULES, START_RULES, validate } from './option-rules.ts'
 import type { AttachOptions, Backpressure, StreamOptions, StreamPluginOptions } from './options.ts'
 
 // An option is what a user wrote, a setting is what holds: validated, complete, with its unit in its name.
@@ -67,123 +68,10 @@ export interface AttachCall {
   readonly client: ClientSettings
 }
 
-interface Rule {
-  readonly isValid: (value: unknown) => boolean
-  readonly allowed: string
-}
-
 const MIB = 1024 * 1024
 
 /** The reconnect delay that clients are told by default, in milliseconds. */
 export const DEFAULT_RETRY_MS = 3_000
-
-function isIntegerIn(value: unknown, min: number, max: number): boolean {
-  return Number.isInteger(value) && (value as number) >= min && (value as number) <= max
-}
-
-function oneOf(...values: unknown[]): Rule {
-  return { isValid: (value) => values.includes(value), allowed: `Use ${values.map(inspectValue).join(' or ')}.` }
-}
-
-const milliseconds: Rule = {
-  isValid: (value) => isIntegerIn(value, 0, MAX_MILLISECONDS),
-  allowed: `Use milliseconds, an integer in 0…${MAX_MILLISECONDS}.`
-}
-const millisecondsOrInfinity: Rule = {
-  isValid: (value) => value === Infinity || milliseconds.isValid(value),
-  allowed: `Use milliseconds, an integer in 0…${MAX_MILLISECONDS}, or Infinity.`
-}
-const millisecondsOrFalse: Rule = {
-  isValid: (value) => value === false || milliseconds.isValid(value),
-  allowed: `Use milliseconds, an integer in 0…${MAX_MILLISECONDS}, or false.`
-}
-const count: Rule = {
-  isValid: (value) => isIntegerIn(value, 1, Number.MAX_SAFE_INTEGER),
-  allowed: 'Use an integer of at least 1.'
-}
-const countOrInfinity: Rule = {
-  isValid: (value) => value === Infinity || count.isValid(value),
-  allowed: 'Use an integer of at least 1, or Infinity.'
-}
-const aFunction: Rule = { isValid: (value) => typeof value === 'function', allowed: 'Use a function.' }
-const anything: Rule = { isValid: () => true, allowed: '' }
-const signal: Rule = { isValid: (value) => value instanceof AbortSignal, allowed: 'Use an AbortSignal.' }
-
-const STREAM_RULES: Readonly<Record<string, Rule>> = {
-  bufferTTL: milliseconds,
-  orphanTimeout: millisecondsOrInfinity,
-  bufferSize: count,
-  bufferBytes: count,
-  maxEventSize: count,
-  backpressure: oneOf('fastest', 'slowest', 'none'),
-  serialize: aFunction
-}
-
-const CLIENT_RULES: Readonly<Record<string, Rule>> = {
-  heartbeatInterval: milliseconds,
-  stallTimeout: millisecondsOrInfinity,
-  maxConnectionAge: millisecondsOrInfinity,
-  retry: millisecondsOrFalse,
-  controlEvents: oneOf(true, false)
-}
-
-const PLUGIN_RULES: Readonly<Record<string, Rule>> = {
-  ...STREAM_RULES,
-  ...CLIENT_RULES,
-  maxTotalBufferBytes: count,
-  maxActiveStreams: count,
-  whenFull: oneOf('evict', 'reject'),
-  maxStreamsPerOwner: countOrInfinity,
-  maxClientsPerStream: count,
-  drainTimeout: milliseconds,
-  abortTimeout: milliseconds,
-  owner: { isValid: aFunction.isValid, allowed: 'Use a function of the request that returns a non-empty string.' },
-  // Fastify's own options of every registration.
-  prefix: anything,
-  logLevel: anything,
-  logSerializers: anything
-}
-
-// `streamId` and `owner` have coded errors of their own; both are checked where they are resolved.
-const CALL_RULES: Readonly<Record<string, Rule>> = {
-  ...CLIENT_RULES,
-  owner: anything,
-  from: oneOf('start', 'live'),
-  lastEventId: anything
-}
-
-const START_RULES: Readonly<Record<string, Rule>> = {
-  ...STREAM_RULES,
-  ...CALL_RULES,
-  streamId: anything,
-  signal,
-  map: aFunction,
-  onLost: oneOf('end', 'restart')
-}
-
-const ATTACH_RULES: Readonly<Record<string, Rule>> = {
-  ...CALL_RULES,
-  missing: oneOf(404, 204),
-  finished: oneOf('replay', 204)
-}
-
-function validate(options: unknown, rules: Readonly<Record<string, Rule>>): void {
-  if (typeof options !== 'object' || options === null) {
-    throw new OptionInvalidError('options', inspectValue(options), 'Use an object, or leave it out.')
-  }
-  for (const [name, value] of Object.entries(options)) {
-    const rule = Object.hasOwn(rules, name) ? rules[name] : undefined
-    if (rule === undefined) {
-      throw new OptionInvalidError(name, inspectValue(value), `There is no such option; there are: ${namesOf(rules)}.`)
-    }
-    if (value !== undefined && !rule.isValid(value))
-      throw new OptionInvalidError(name, inspectValue(value), rule.allowed)
-  }
-}
-
-function namesOf(rules: Readonly<Record<string, Rule>>): string {
-  return Object.keys(rules).join(', ')
-}
 
 /**
  * Validates the options of a registration and completes them with the defaults.

@@ -1,11 +1,11 @@
 import type { Clock } from './clock.ts'
-import type { Cursor } from './cursor.ts'
 import type { EventStream } from './event-stream.ts'
-import { HEARTBEAT, idLine, MAX_MILLISECONDS, retryFrame, streamGapFrame, streamStartFrame } from './frame.ts'
+import { HEARTBEAT, idLine, MAX_MILLISECONDS, retryFrame } from './frame.ts'
 import type { Heartbeat, Watched } from './heartbeat.ts'
+import { openingFrames } from './opening.ts'
 import type { Reader } from './pace.ts'
-import { LOST_GAP, resolveReplay, type Gap, type ReplayStart } from './replay.ts'
-import { jitter, jitterRetry, retryLine } from './retry.ts'
+import { LOST_GAP, resolveReplay, type Entry, type Gap, type ReplayStart } from './replay.ts'
+import { jitter, jitterRetry } from './retry.ts'
 import type { ClientSettings } from './settings.ts'
 import type { Transport } from './transport.ts'
 import type { Task, Turn } from './turn.ts'
@@ -22,15 +22,6 @@ export interface SubscriberHost {
 }
 
 /**
- * How a client came to its stream.
- *
- * - `attached`: the stream was there.
- * - `started`: its request started the stream.
- * - `restarted`: the stream of its cursor is gone, and its request started another.
- */
-export type Arrival = 'attached' | 'started' | 'restarted'
-
-/**
  * One response: a position in the log of one stream, and the transport that its bytes go to.
  *
  * pending ──open──▶ open ──the end, a cut──▶ ending ──close of the transport──▶ closed, which any state may jump to.
@@ -42,11 +33,10 @@ export class Subscriber implements Reader, Task, Watched {
   readonly #stream: EventStream
   readonly #settings: ClientSettings
   readonly #host: SubscriberHost
-  readonly #arrival: Arrival
-  readonly #from: 'start' | 'live'
   readonly #attachedAt: number
   readonly #maxAgeMs: number
-  #cursor: Cursor
+  // How the client came, until its body starts.
+  #entry: Entry | undefined
   #state: 'pending' | 'open' | 'ending' | 'closed' = 'pending'
   #transport: Transport | undefined
 
@@ -67,25 +57,16 @@ export class Subscriber implements Reader, Task, Watched {
   #takenBytes = 0
   #handedBytes = 0
 
-  constructor(
-    stream: EventStream,
-    cursor: Cursor,
-    from: 'start' | 'live',
-    arrival: Arrival,
-    settings: ClientSettings,
-    host: SubscriberHost
-  ) {
+  constructor(stream: EventStream, entry: Entry, settings: ClientSettings, host: SubscriberHost) {
     this.#stream = stream
-    this.#cursor = cursor
-    this.#from = from
-    this.#arrival = arrival
+    this.#entry = entry
     this.#settings = settings
     this.#host = host
     this.#attachedAt = host.clock.now()
     this.#lastSentAt = this.#attachedAt
     this.#progressAt = this.#attachedAt
     this.#maxAgeMs = jitter(settings.maxAgeMs, 0.2)
-    this.#sequence = this.#resolveStart().sequence
+    this.#sequence = resolveReplay(entry, stream.window).sequence
     this.#offset = stream.log.offsetAfter(this.#sequence)
     stream.attach(this)
   }
@@ -112,51 +93,30 @@ export class Subscriber implements Reader, Task, Watched {
 
   // ── begin ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  #resolveStart(): ReplayStart {
-    if (this.#arrival === 'attached') return resolveReplay(this.#cursor, this.#from, this.#stream.window)
-    return resolveReplay({ kind: 'none' }, 'start', this.#stream.window)
-  }
-
   /** The body starts: only now is it decided where, since hooks may have taken their time. */
   open(transport: Transport): void {
-    if (this.#state !== 'pending') return
+    const entry = this.#entry
+    if (this.#state !== 'pending' || entry === undefined) return
     this.#transport = transport
     if (transport.isDestroyed) return this.leave()
     this.#state = 'open'
-    const start = this.#resolveStart()
+    this.#entry = undefined
+    const start = resolveReplay(entry, this.#stream.window)
     this.#sequence = start.sequence
     this.#offset = this.#stream.log.offsetAfter(start.sequence)
     this.#hasSeenError = start.hasSeenError
-    this.#send(this.#firstBlock(start))
-    this.#announce(start)
-    const { hasControlEvents } = this.#settings
-    this.#cursor = { kind: 'none' }
-    if (start.gap !== undefined && !hasControlEvents) return this.truncate()
+    this.#send(openingFrames(this.#stream, entry, start, this.#settings))
+    this.#announce(entry, start)
+    // Without control events it cannot be told of the gap; when it comes back it gets a 204.
+    if (start.gap !== undefined && !this.#settings.hasControlEvents) return this.truncate()
     this.pump()
     if (!this.isClosed) this.#watch()
   }
 
-  #announce({ gap, sequence }: ReplayStart): void {
-    const lostGap = this.#arrival === 'restarted' ? LOST_GAP : gap
-    const isResumed = this.#arrival === 'attached' && this.#cursor.kind !== 'none' && gap === undefined
-    const replayed = this.#arrival === 'attached' ? this.#stream.log.lastSequence - sequence : 0
-    this.#host.onOpened(isResumed, lostGap, replayed)
-  }
-
-  #firstBlock({ sequence, gap }: ReplayStart): string {
-    const { retryMs, hasControlEvents } = this.#settings
-    const { streamId, epoch } = this.#stream
-    const retry = retryLine(retryMs)
-    if (this.#arrival === 'attached' && this.#cursor.kind !== 'none') {
-      const block = retry === '' ? HEARTBEAT : `${retry}\n`
-      return hasControlEvents ? block + gapFrame(gap) : block
-    }
-    // Of a log that begins later this still says 0: a cut between this block and the gap must not confirm a hole.
-    const has = this.#from === 'live' && this.#arrival === 'attached' ? sequence : 0
-    if (!hasControlEvents) return retry + idLine(epoch, has)
-    const start = streamStartFrame(streamId, epoch, has)
-    if (this.#arrival === 'restarted') return `${retry === '' ? '' : `${retry}\n`}${gapFrame(LOST_GAP)}${start}`
-    return retry + start + gapFrame(gap)
+  #announce({ arrival, cursor }: Entry, { gap, sequence }: ReplayStart): void {
+    if (arrival !== 'attached') return this.#host.onOpened(false, arrival === 'restarted' ? LOST_GAP : undefined, 0)
+    const isResumed = cursor.kind !== 'none' && gap === undefined
+    this.#host.onOpened(isResumed, gap, this.#stream.log.lastSequence - sequence)
   }
 
   // ── bytes ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -325,8 +285,4 @@ export class Subscriber implements Reader, Task, Watched {
   get #isBehind(): boolean {
     return this.#isBlocked || this.#offset < this.#stream.log.endOffset
   }
-}
-
-function gapFrame(gap: Gap | undefined): string {
-  return gap === undefined ? '' : streamGapFrame(gap.reason, gap.missed, gap.resumesAt)
 }
