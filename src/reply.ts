@@ -181,8 +181,11 @@ function isHead(request: FastifyRequest): boolean {
   return request.method === 'HEAD'
 }
 
+// RFC 9110 § 12.5.1: media types are case-insensitive, and may have parameters.
+const EVENT_STREAM = /(?:^|[\s,])text\/event-stream\s*(?:[;,]|$)/i
+
 function isEventSource(request: FastifyRequest): boolean {
-  return request.method === 'GET' && (request.headers.accept ?? '').includes('text/event-stream')
+  return request.method === 'GET' && EVENT_STREAM.test(request.headers.accept ?? '')
 }
 
 function requestSignalError(): Error {

@@ -1,9 +1,9 @@
 import type { FastifyBaseLogger } from 'fastify'
-import { inspectValue, OptionInvalidError } from './errors.ts'
+import { inspectValue, isRefusal, OptionInvalidError } from './errors.ts'
 import type { EventStream } from './event-stream.ts'
 import type { SseInput, StreamOutcome } from './frame.ts'
 import type { MappedStreamOptions, StreamOptions } from './options.ts'
-import type { Handler, Registry, StreamContext } from './registry.ts'
+import type { Handler, Registry, StartRequest, StreamContext } from './registry.ts'
 import { assertHandler, assertOwner, assertStreamId, resolveStreamCall, type PluginSettings } from './settings.ts'
 import type { RegistryStats } from './stats.ts'
 
@@ -109,7 +109,7 @@ export class RegistryView implements SseStreams {
       const call = resolveStreamCall(options, this.#settings)
       if (this.#settings.ownerOf !== undefined) assertOwner(call.owner)
       const request = { handler: handler as Handler, call, owner: call.owner, route: undefined, log: this.#log }
-      return infoOf(this.#registry.findOrStart(request).stream)
+      return infoOf(this.#findOrStart(request))
     })
   }
 
@@ -122,6 +122,15 @@ export class RegistryView implements SseStreams {
       stream.abort('aborted', reason)
       return true
     })
+  }
+
+  #findOrStart(request: StartRequest): EventStream {
+    try {
+      return this.#registry.findOrStart(request).stream
+    } catch (error) {
+      if (isRefusal(error)) this.#registry.counters.rejected += 1
+      throw error
+    }
   }
 
   #find(streamId: string, owner: string | undefined): EventStream | undefined {

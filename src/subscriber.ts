@@ -110,6 +110,7 @@ export class Subscriber implements Reader, Task, Watched {
     // Without control events it cannot be told of the gap; when it comes back it gets a 204.
     if (start.gap !== undefined && !this.#settings.hasControlEvents) return this.truncate()
     this.pump()
+    this.#stream.onAdvanced()
     if (!this.isClosed) this.#watch()
   }
 
