@@ -75,7 +75,7 @@ export class EventStream implements RunTarget, Task {
   // What the registry knows of log.heldBytes.
   #accountedBytes = 0
   #isFlushQueued = false
-  // The slice that was read last: all clients at one position are given the same.
+  // The slice that was read last: all clients that stand at one position in one turn are given the same.
   #lastRead: LogSlice | undefined
   #lastReadFrom = -1
 
@@ -290,6 +290,7 @@ export class EventStream implements RunTarget, Task {
     if (this.#lastRead === undefined || this.#lastReadFrom !== offset) {
       this.#lastRead = this.log.read(offset, MAX_SLICE_BYTES)
       this.#lastReadFrom = offset
+      this.#queueFlush()
     }
     return this.#lastRead
   }
@@ -307,8 +308,9 @@ export class EventStream implements RunTarget, Task {
 
   /** Brings every reader what is new, then lets the producer go on. */
   run(): void {
-    this.#isFlushQueued = false
     for (const reader of this.#readers) reader.pump()
+    this.#isFlushQueued = false
+    this.#lastRead = undefined
     if (this.log.hasTrimmedSegments) this.#release()
     this.#run?.resume()
   }
