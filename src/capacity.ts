@@ -28,10 +28,9 @@ export class Capacity {
   }
 
   /** The finished stream that gives way first: the oldest finish without clients, else the oldest finish. */
-  nextFinished(keep?: EventStream): EventStream | undefined {
+  nextFinished(): EventStream | undefined {
     let withClients: EventStream | undefined
     for (let stream = this.#finished.first; stream !== undefined; stream = stream.links.next) {
-      if (stream === keep) continue
       if (stream.clients === 0) return stream
       withClients ??= stream
     }

@@ -3,8 +3,10 @@ import type { Clock, Timer } from './clock.ts'
 import type { ClientError } from './errors.ts'
 import { EventLog, type LogSlice } from './event-log.ts'
 import { streamEndFrame, streamErrorFrame, type Encoding, type StreamOutcome } from './frame.ts'
-import { Pace, type Reader } from './pace.ts'
+import { LogMemory, type MemoryBudget } from './log-memory.ts'
+import type { Reader } from './pace.ts'
 import type { Frame, Start } from './producer.ts'
+import { Readers } from './readers.ts'
 import type { ReplayWindow } from './replay.ts'
 import { Run, type RunTarget } from './run.ts'
 import type { StreamSettings } from './settings.ts'
@@ -12,13 +14,10 @@ import type { QueueLinks } from './stream-queue.ts'
 import type { Task, Turn } from './turn.ts'
 
 /** What the streams of a registry share with it. */
-export interface StreamHost {
+export interface StreamHost extends MemoryBudget {
   readonly clock: Clock
   readonly turn: Turn
   readonly abortTimeoutMs: number
-  /** Makes room for so many further bytes of memory by removing finished streams; `false` where that is not enough. */
-  makeRoom(bytes: number, keep: EventStream): boolean
-  onHeldBytes(deltaBytes: number): void
   onAppended(): void
   onClientsChanged(stream: EventStream): void
   onFinished(stream: EventStream): void
@@ -34,9 +33,6 @@ export interface StreamIdentity {
   /** Of an unnamed stream: the route that made it, the only one that finds it by cursor. */
   readonly route: string | undefined
 }
-
-/** The most bytes that one write hands to a socket. */
-export const MAX_SLICE_BYTES = 65_536
 
 const ABORTED: ClientError = { code: 'STREAM_ABORTED', message: 'The stream was aborted' }
 const EVICTED: ClientError = { code: 'STREAM_EVICTED', message: 'The stream was evicted' }
@@ -54,8 +50,8 @@ export class EventStream implements RunTarget, Task {
 
   readonly #settings: StreamSettings
   readonly #host: StreamHost
-  readonly #readers = new Set<Reader>()
-  readonly #pace: Pace
+  readonly #readers: Readers
+  readonly #memory: LogMemory
   // From the call of the handler until its generator has let go.
   #run: Run | undefined
 
@@ -72,12 +68,7 @@ export class EventStream implements RunTarget, Task {
   // At most one is pending: orphan timer while running without clients, abort timer while an aborted generator closes,
   // TTL timer once finished without clients. Only #arm and #disarm touch it.
   #timer: Timer | undefined
-  // What the registry knows of log.heldBytes.
-  #accountedBytes = 0
   #isFlushQueued = false
-  // The slice that was read last: all clients that stand at one position in one turn are given the same.
-  #lastRead: LogSlice | undefined
-  #lastReadFrom = -1
 
   constructor(identity: StreamIdentity, settings: StreamSettings, host: StreamHost) {
     this.streamId = identity.streamId
@@ -87,7 +78,8 @@ export class EventStream implements RunTarget, Task {
     this.#settings = settings
     this.#host = host
     this.log = new EventLog(settings.maxBytes)
-    this.#pace = new Pace(settings, this.log, this.#readers)
+    this.#readers = new Readers(settings, this.log)
+    this.#memory = new LogMemory(this.log, this.#readers, host)
     this.startedAt = host.clock.now()
   }
 
@@ -176,31 +168,14 @@ export class EventStream implements RunTarget, Task {
 
   tryAppend({ text, bytes }: Frame): boolean {
     const { log } = this
-    if (this.#pace.isTooFarAhead(bytes) || !this.#hasMemoryFor(bytes)) return false
+    if (this.#readers.pace.isTooFarAhead(bytes) || !this.#memory.makeRoomFor(bytes)) return false
     log.append(text, bytes)
     log.trim(this.#settings.maxBytes, this.#settings.maxEvents)
-    this.#lastRead = undefined
+    this.#readers.forgetSlice()
     this.#host.onAppended()
-    this.#account()
+    this.#memory.account()
     if (this.#readers.size > 0 || log.hasTrimmedSegments) this.#queueFlush()
     return true
-  }
-
-  // Finished streams give way first, then the own history; with a client that was promised everything, the producer waits.
-  #hasMemoryFor(bytes: number): boolean {
-    const { log } = this
-    if (this.#fitsInMemory(bytes)) return true
-    if (this.#pace.isPromisedAll) return false
-    while (log.trimSegment()) {
-      this.#release()
-      if (this.#fitsInMemory(bytes)) return true
-    }
-    return true
-  }
-
-  #fitsInMemory(bytes: number): boolean {
-    const growth = this.log.growthFor(bytes)
-    return growth === 0 || this.#host.makeRoom(growth, this)
   }
 
   onCompleted(): void {
@@ -243,9 +218,9 @@ export class EventStream implements RunTarget, Task {
     this.#outcome = outcome
     this.#finishedAt = this.#host.clock.now()
     if (error !== undefined) this.#errorFrame = streamErrorFrame(error, this.epoch, this.log.lastSequence + 1)
-    this.#lastRead = undefined
+    this.#readers.forgetSlice()
     this.log.compact()
-    this.#account()
+    this.#memory.account()
     this.#run?.finish(this.#summary(outcome))
     this.#host.onFinished(this)
     if (this.#readers.size > 0) this.#queueFlush()
@@ -270,7 +245,6 @@ export class EventStream implements RunTarget, Task {
     this.#readers.add(reader)
     this.#hadReader = true
     this.#attached += 1
-    this.#pace.onAttached()
     this.#host.onClientsChanged(this)
     this.#rearm()
   }
@@ -278,21 +252,16 @@ export class EventStream implements RunTarget, Task {
   /** Idempotent, for whoever notices first that a client has left. */
   detach(reader: Reader): void {
     if (!this.#readers.delete(reader)) return
-    this.#pace.onDetached(reader)
-    if (this.#isRemoved) this.#clearIfUnread()
+    if (this.#isRemoved) this.#memory.clearIfUnread()
     this.#host.onClientsChanged(this)
     this.#rearm()
     this.onAdvanced()
   }
 
-  /** The slice of the log that begins at `offset`. */
+  /** The slice of the log that begins at `offset`, for this turn. */
   read(offset: number): LogSlice {
-    if (this.#lastRead === undefined || this.#lastReadFrom !== offset) {
-      this.#lastRead = this.log.read(offset, MAX_SLICE_BYTES)
-      this.#lastReadFrom = offset
-      this.#queueFlush()
-    }
-    return this.#lastRead
+    this.#queueFlush()
+    return this.#readers.read(offset)
   }
 
   /** A reader moved on: the producer may have room, and memory may come free. */
@@ -308,40 +277,19 @@ export class EventStream implements RunTarget, Task {
 
   /** Brings every reader what is new, then lets the producer go on. */
   run(): void {
-    for (const reader of this.#readers) reader.pump()
+    this.#readers.pump()
     this.#isFlushQueued = false
-    this.#lastRead = undefined
-    if (this.log.hasTrimmedSegments) this.#release()
+    this.#readers.forgetSlice()
+    this.#memory.release()
     this.#run?.resume()
   }
 
-  // ── memory and time ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-  #release(): void {
-    let heldFrom = Infinity
-    for (const reader of this.#readers) heldFrom = Math.min(heldFrom, reader.heldFrom)
-    this.log.release(heldFrom)
-    this.#account()
-  }
-
-  #account(): void {
-    const { heldBytes } = this.log
-    if (heldBytes === this.#accountedBytes) return
-    this.#host.onHeldBytes(heldBytes - this.#accountedBytes)
-    this.#accountedBytes = heldBytes
-  }
-
-  #clearIfUnread(): void {
-    if (this.#readers.size > 0) return
-    this.#lastRead = undefined
-    this.log.clear()
-    this.#account()
-  }
+  // ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** The registry does not know the stream any more. */
   onRemoved(): void {
     this.#isRemoved = true
-    this.#clearIfUnread()
+    this.#memory.clearIfUnread()
     this.#rearm()
   }
 
@@ -352,7 +300,7 @@ export class EventStream implements RunTarget, Task {
     } else if (!this.isHeld) this.#armTtlTimer()
     else if (!this.#isClosing) {
       this.#isClosing = true
-      this.#arm(this.#host.abortTimeoutMs, this.#onAbortTimeout)
+      this.#arm(this.#host.abortTimeoutMs, () => this.letGo())
     }
   }
 
@@ -360,15 +308,15 @@ export class EventStream implements RunTarget, Task {
     this.#disarm()
     const { orphanTimeoutMs } = this.#settings
     if (this.#readers.size > 0 || orphanTimeoutMs === Infinity) return
-    if (orphanTimeoutMs > 0) this.#arm(orphanTimeoutMs, this.#onOrphaned)
-    else if (this.#hadReader) this.#onOrphaned()
+    if (orphanTimeoutMs > 0) this.#arm(orphanTimeoutMs, () => this.#abortOrphan())
+    else if (this.#hadReader) this.#abortOrphan()
   }
 
   #armTtlTimer(): void {
     this.#disarm()
     if (this.#readers.size > 0 || this.#isRemoved) return
-    if (this.#settings.ttlMs > 0) this.#arm(this.#settings.ttlMs, this.#onExpired)
-    else this.#onExpired()
+    if (this.#settings.ttlMs > 0) this.#arm(this.#settings.ttlMs, () => this.#host.onExpired(this))
+    else this.#host.onExpired(this)
   }
 
   #arm(delayMs: number, callback: () => void): void {
@@ -382,11 +330,9 @@ export class EventStream implements RunTarget, Task {
     this.#timer = undefined
   }
 
-  #onOrphaned = (): void => this.abort('aborted', 'No client came back in time')
-
-  #onExpired = (): void => this.#host.onExpired(this)
-
-  #onAbortTimeout = (): void => this.letGo()
+  #abortOrphan(): void {
+    this.abort('aborted', 'No client came back in time')
+  }
 
   /** Lets go of a generator that was told to close and has not. */
   letGo(): void {

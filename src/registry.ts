@@ -206,9 +206,9 @@ export class Registry implements StreamHost, SubscriberHost {
   }
 
   /** Removes finished streams until so many further bytes fit; `false` where they do not fit all the same. */
-  makeRoom(bytes: number, keep: EventStream): boolean {
+  makeRoom(bytes: number): boolean {
     while (this.#isOverBudget(bytes)) {
-      const stream = this.#capacity.nextFinished(keep)
+      const stream = this.#capacity.nextFinished()
       if (stream === undefined) break
       this.#evict(stream)
     }
