@@ -1,4 +1,4 @@
-import type { FastifyInstance, FastifyPluginCallback, FastifyReply } from 'fastify'
+import type { FastifyInstance, FastifyPluginAsync, FastifyReply } from 'fastify'
 import fp from 'fastify-plugin'
 import { createSystemClock, type Clock } from './clock.ts'
 import { Dispatcher } from './dispatcher.ts'
@@ -36,18 +36,16 @@ declare module 'fastify' {
 }
 
 /** The plugin on a clock of its own; the system's, except in tests. */
-export function createStreamPlugin(clock?: Clock): FastifyPluginCallback<StreamPluginOptions> {
+export function createStreamPlugin(clock?: Clock): FastifyPluginAsync<StreamPluginOptions> {
   return fp<StreamPluginOptions>(
-    (fastify, options, done) => {
-      register(fastify, options, clock ?? createSystemClock())
-      done()
-    },
+    // Async, since Fastify takes what it rejects with for the failure of the registration, and would let a throw crash.
+    async (fastify, options) => register(fastify, options, clock ?? createSystemClock()),
     { name: 'fastify-resumable-sse', fastify: '5.x' }
   )
 }
 
 /** Resumable Server-Sent Events: `reply.sseFromGenerator()`, `reply.sseAttach()` and `fastify.sseStreams`. */
-export const streamPlugin: FastifyPluginCallback<StreamPluginOptions> = createStreamPlugin()
+export const streamPlugin: FastifyPluginAsync<StreamPluginOptions> = createStreamPlugin()
 
 function register(fastify: FastifyInstance, options: StreamPluginOptions, clock: Clock): void {
   if (fastify.hasReplyDecorator('sseFromGenerator')) throw new NestedRegistrationError()

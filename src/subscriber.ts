@@ -52,8 +52,8 @@ export class Subscriber implements Reader, Task, Watched {
   #returnAfterMs: number | false | undefined
 
   #lastSentAt: number
-  // When the transport was last seen to take bytes, and how many of #handedBytes it had taken by then.
-  #progressAt: number
+  // Since when bytes wait and none was seen to be taken, and how many of #handedBytes had been taken by then.
+  #waitingSince: number | undefined
   #takenBytes = 0
   #handedBytes = 0
 
@@ -64,7 +64,6 @@ export class Subscriber implements Reader, Task, Watched {
     this.#host = host
     this.#attachedAt = host.clock.now()
     this.#lastSentAt = this.#attachedAt
-    this.#progressAt = this.#attachedAt
     this.#maxAgeMs = jitter(settings.maxAgeMs, 0.2)
     this.#sequence = resolveReplay(entry, stream.window).sequence
     this.#offset = stream.log.offsetAfter(this.#sequence)
@@ -96,7 +95,8 @@ export class Subscriber implements Reader, Task, Watched {
   /** The body starts: only now is it decided where, since hooks may have taken their time. */
   open(transport: Transport): void {
     const entry = this.#entry
-    if (this.#state !== 'pending' || entry === undefined) return
+    // Whoever was sent away meanwhile must not wait for a body that never comes.
+    if (this.#state !== 'pending' || entry === undefined) return transport.destroy()
     this.#transport = transport
     if (transport.isDestroyed) return this.leave()
     this.#state = 'open'
@@ -147,6 +147,7 @@ export class Subscriber implements Reader, Task, Watched {
 
   readonly onDrain = (): void => {
     this.#isBlocked = false
+    this.#waitingSince = undefined
     this.pump()
     this.#stream.onAdvanced()
   }
@@ -167,8 +168,7 @@ export class Subscriber implements Reader, Task, Watched {
     this.#handedBytes += bytes
     if (hasRoom) return
     this.#isBlocked = true
-    this.#progressAt = this.#lastSentAt
-    this.#watch()
+    this.#expectProgress()
   }
 
   // ── ends ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -189,7 +189,9 @@ export class Subscriber implements Reader, Task, Watched {
   #end(text: string): void {
     const transport = this.#transport as Transport
     this.#leaveStream('ending')
+    this.#handedBytes += text.length
     transport.end(text)
+    this.#expectProgress()
   }
 
   /** Ends the response so that the client comes back; what was written still reaches it. */
@@ -197,6 +199,7 @@ export class Subscriber implements Reader, Task, Watched {
     const transport = this.#transport as Transport
     this.#leaveStream('ending')
     transport.truncate()
+    this.#expectProgress()
   }
 
   /** Ends the response at once, so that the client comes back. */
@@ -235,6 +238,15 @@ export class Subscriber implements Reader, Task, Watched {
 
   // ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
+  // Bytes wait, or will: from here on the transport has to take some within the stall timeout.
+  #expectProgress(): void {
+    const transport = this.#transport
+    if (transport === undefined) return
+    this.#waitingSince = this.#host.turn.now
+    this.#takenBytes = this.#handedBytes - transport.waitingBytes
+    this.#watch()
+  }
+
   #watch(): void {
     this.#host.heartbeat.watch(this, this.#nextDue(this.#host.turn.now))
   }
@@ -242,8 +254,7 @@ export class Subscriber implements Reader, Task, Watched {
   #nextDue(now: number): number {
     const { heartbeatMs, stallTimeoutMs } = this.#settings
     // Progress is seen only by looking: four looks in that time cut a stalled client off at most a quarter late.
-    const isWaiting = this.#isBlocked || this.#state === 'ending'
-    const stallDue = now + (isWaiting ? stallTimeoutMs / 4 : stallTimeoutMs)
+    const stallDue = now + (this.#waitingSince === undefined ? stallTimeoutMs : stallTimeoutMs / 4)
     if (this.#state === 'ending') return stallDue
     const heartbeatDue = heartbeatMs === 0 ? Infinity : (this.#isBehind ? now : this.#lastSentAt) + heartbeatMs
     return Math.min(stallDue, heartbeatDue, this.#attachedAt + this.#maxAgeMs)
@@ -270,12 +281,12 @@ export class Subscriber implements Reader, Task, Watched {
   #isStalled(transport: Transport, now: number): boolean {
     const waiting = transport.waitingBytes
     const taken = this.#handedBytes - waiting
-    if (waiting === 0 || taken > this.#takenBytes) {
-      this.#takenBytes = taken
-      this.#progressAt = now
-      return false
+    if (waiting > 0 && this.#waitingSince !== undefined && taken <= this.#takenBytes) {
+      return now - this.#waitingSince >= this.#settings.stallTimeoutMs
     }
-    return now - this.#progressAt >= this.#settings.stallTimeoutMs
+    this.#waitingSince = waiting === 0 ? undefined : now
+    this.#takenBytes = taken
+    return false
   }
 
   #wantsHeartbeat(now: number): boolean {

@@ -1,6 +1,6 @@
-import type { ServerResponse } from 'node:http'
+import { ServerResponse } from 'node:http'
 import { constants, type Http2ServerResponse } from 'node:http2'
-import type { Socket } from 'node:net'
+import { Socket } from 'node:net'
 import type { Clock } from './clock.ts'
 import type { LogSlice } from './event-log.ts'
 
@@ -102,13 +102,15 @@ function isGone(response: RawResponse): boolean {
   return isHttp2(response) ? response.stream === undefined || response.stream.destroyed : response.destroyed
 }
 
-// Head and first chunk are out, chunked encoding is in force, it is this response's turn on the connection, and nothing is
-// queued in the response itself: from here on a chunk that we frame is, byte for byte, what the response would write.
+// Head and first chunk are out, chunked encoding is in force, it is this response's turn on a real connection, nothing is
+// queued in the response itself, and nobody has put a `write` of his own in its place: from here on a chunk that we frame
+// is, byte for byte, what the response would write.
 function directSocketOf(response: RawResponse): Socket | undefined {
   if (isHttp2(response) || !response.headersSent || !response.chunkedEncoding || response.writableCorked > 0)
     return undefined
+  if (response.write !== ServerResponse.prototype.write) return undefined
   const { socket } = response
-  return socket !== null && response.writableLength === socket.writableLength ? socket : undefined
+  return socket instanceof Socket && response.writableLength === socket.writableLength ? socket : undefined
 }
 
 /** RFC 9112 § 7.1: size in hex, CRLF, data, CRLF. */
