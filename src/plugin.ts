@@ -37,11 +37,10 @@ declare module 'fastify' {
 
 /** The plugin on a clock of its own; the system's, except in tests. */
 export function createStreamPlugin(clock?: Clock): FastifyPluginAsync<StreamPluginOptions> {
-  return fp<StreamPluginOptions>(
-    // Async, since Fastify takes what it rejects with for the failure of the registration, and would let a throw crash.
-    async (fastify, options) => register(fastify, options, clock ?? createSystemClock()),
-    { name: 'fastify-resumable-sse', fastify: '5.x' }
-  )
+  // Async, since Fastify takes what it rejects with for the failure of the registration, and would let a throw crash.
+  const plugin: FastifyPluginAsync<StreamPluginOptions> = async (fastify, options) =>
+    register(fastify, options, clock ?? createSystemClock())
+  return fp(plugin, { name: 'fastify-resumable-sse', fastify: '5.x' })
 }
 
 /** Resumable Server-Sent Events: `reply.sseFromGenerator()`, `reply.sseAttach()` and `fastify.sseStreams`. */
