@@ -1,0 +1,185 @@
+import { once } from 'node:events'
+import { createServer, type AddressInfo } from 'node:net'
+import { fileURLToPath } from 'node:url'
+import type { FastifyInstance } from 'fastify'
+import type { Browser, Page } from 'playwright-core'
+import t, { type Test } from 'tap'
+import { build, text } from '../../examples/demo/server.ts'
+import { launchChromium } from '../helpers/chromium.ts'
+import { runScript } from '../helpers/script.ts'
+import { StepGate } from '../helpers/step-gate.ts'
+
+const words = text.match(/\S+\s*/g) ?? []
+const demo = fileURLToPath(new URL('../../examples/demo/server.ts', import.meta.url))
+
+t.test('the page in a browser', async (t) => {
+  const browser = await launchChromium(t)
+  if (!browser) return
+
+  await t.test('a text that is dropped three times arrives exactly once, from one run', async (t) => {
+    const { gate, fastify, requests, page } = await openDemo(t, browser)
+    await page.click('#start')
+    gate.release(40)
+    await waitForWords(page, 40)
+
+    for (const received of [40, 140, 240]) {
+      await page.click('#drop')
+      await waitForLog(page, `Connection lost after word ${received}.`)
+      gate.release(100) // while the page is away, or while it comes back: it must not matter
+      await waitForWords(page, received + 100)
+      t.ok(await logOf(page, `Resumed with word ${received + 1}.`))
+    }
+    gate.release(words.length)
+    await waitForLog(page, `Complete: ${words.length} words over 4 connections, none missing, none twice.`)
+
+    t.equal(await page.textContent('#text'), text)
+    t.equal(fastify.sseStreams.stats().started, 1, 'one run')
+    t.equal(fastify.sseStreams.stats().resumed, 3)
+    t.equal(requests.filter((url) => url.startsWith('/streams/') && url.includes('?tab=')).length, 4 + 3, '3 are drops')
+    t.equal(await page.textContent('#state'), 'Complete')
+  })
+
+  await t.test('an ended stream is not asked for again', async (t) => {
+    const { gate, fastify, page } = await openDemo(t, browser)
+    // Keeps the page's EventSource where the test can look at it.
+    await page.evaluate(
+      `EventSource = class extends EventSource { constructor(url) { super(url); globalThis.kept = this } }`
+    )
+    await page.click('#start')
+    gate.release(words.length)
+    await waitForLog(page, 'Complete:')
+    // CLOSED is final: an EventSource in this state has no timer left to reconnect.
+    t.equal(await page.evaluate('kept.readyState'), 2)
+    t.equal(fastify.sseStreams.stats().attached, 1)
+  })
+
+  await t.test('an EventSource that does not know of stream-end is closed by the 204', async (t) => {
+    const { gate, requests, page } = await openDemo(t, browser)
+    gate.release(words.length)
+    const received = await page.evaluate(`new Promise((resolve) => {
+      const source = new EventSource('/streams/plain')
+      let text = ''
+      source.addEventListener('word', (event) => (text += event.data))
+      source.onerror = () => source.readyState === EventSource.CLOSED && resolve(text)
+    })`)
+    t.equal(received, text)
+    t.equal(requests.filter((url) => url === '/streams/plain').length, 2, 'the stream, then the 204')
+  })
+
+  await t.test('a second tab reads the same run from its first word, and is not dropped with the first', async (t) => {
+    const { gate, fastify, page } = await openDemo(t, browser)
+    await page.click('#start')
+    gate.release(50)
+    await waitForWords(page, 50)
+    const opened = page.context().waitForEvent('page')
+    await page.click('#second')
+    const second = await opened
+    await waitForWords(second, 50)
+    t.equal(await second.textContent('#text'), words.slice(0, 50).join(''))
+    await waitForLog(second, '50 words had waited on the server and arrived at once.')
+
+    await page.click('#drop')
+    await waitForLog(page, 'Connection lost')
+    gate.release(words.length)
+    await Promise.all([waitForLog(page, 'Complete:'), waitForLog(second, 'Complete:')])
+    t.equal(await page.textContent('#text'), text)
+    t.equal(await second.textContent('#text'), text)
+    t.notOk(await logOf(second, 'Connection lost'))
+    t.equal(fastify.sseStreams.stats().started, 1)
+  })
+
+  await t.test('a reload reads the stream of the address again', async (t) => {
+    const { gate, fastify, page } = await openDemo(t, browser)
+    await page.click('#start')
+    gate.release(30)
+    await waitForWords(page, 30)
+    await page.reload()
+    await waitForWords(page, 30)
+    t.equal(await page.textContent('#text'), words.slice(0, 30).join(''))
+    t.equal(fastify.sseStreams.stats().started, 1)
+  })
+
+  await t.test('stop aborts the run and ends the page', async (t) => {
+    const { gate, fastify, page } = await openDemo(t, browser)
+    await page.click('#start')
+    gate.release(25)
+    await waitForWords(page, 25)
+    await page.click('#stop')
+    await waitForLog(page, 'Stopped: 25 words over 1 connection, none missing, none twice.')
+    const [stream] = fastify.sseStreams.list()
+    t.match(stream, { state: 'finished', outcome: 'aborted' })
+    t.equal(await page.getAttribute('#start', 'aria-disabled'), 'false')
+    await page.waitForFunction(`document.querySelector('#streams').textContent.includes('aborted')`)
+  })
+
+  await t.test('an address of a stream that is gone says so and starts nothing', async (t) => {
+    const { fastify, page } = await openDemo(t, browser, '/?stream=gone')
+    await waitForLog(page, 'Stream gone is not on the server any more.')
+    t.equal(fastify.sseStreams.stats().started, 0)
+  })
+})
+
+t.test('a port that is taken is named, with the way to choose another', async (t) => {
+  const taken = createServer().listen(0, '127.0.0.1')
+  t.teardown(() => taken.close())
+  await once(taken, 'listening')
+  const { port } = taken.address() as AddressInfo
+  const { code, errors } = await runScript(t, demo, String(port)).exited
+  t.equal(code, 1)
+  t.match(errors, `Port ${port} on 127.0.0.1 is already in use. Choose another one, for example: PORT=`)
+  t.notMatch(errors, /\n\s+at /, 'no stack')
+})
+
+t.test('a PORT that is no port is named, with what is allowed', async (t) => {
+  for (const port of ['abc', '65536']) {
+    const { code, errors } = await runScript(t, demo, port).exited
+    t.equal(code, 1)
+    t.match(errors, `PORT must be a whole number from 0 to 65535, not "${port}".`)
+  }
+})
+
+t.test('the demo prints its address, serves the page and leaves on SIGTERM', async (t) => {
+  const { child, firstLine, exited } = runScript(t, demo, '0')
+  const address = /http:\/\/127\.0\.0\.1:\d+/.exec(await firstLine)?.[0]
+  t.ok(address)
+  const response = await fetch(`${address}/`)
+  t.equal(response.status, 200)
+  t.match(await response.text(), '<h1>A stream that outlives its connection</h1>')
+  child.kill('SIGTERM')
+  t.same(await exited, { code: 0, errors: '' })
+})
+
+interface OpenDemo {
+  readonly gate: StepGate
+  readonly fastify: FastifyInstance
+  readonly requests: string[]
+  readonly page: Page
+}
+
+async function openDemo(t: Test, browser: Browser, path = '/'): Promise<OpenDemo> {
+  const gate = new StepGate()
+  const fastify = await build({ pause: (signal) => gate.pass(signal), retry: 50 })
+  t.teardown(() => fastify.close())
+  const requests: string[] = []
+  fastify.addHook('onRequest', async (request) => void requests.push(request.url))
+  const address = await fastify.listen({ host: '127.0.0.1', port: 0 })
+  const context = await browser.newContext()
+  t.teardown(() => context.close())
+  const page = await context.newPage()
+  page.on('pageerror', (error) => t.fail(error))
+  await page.goto(address + path)
+  return { gate, fastify, requests, page }
+}
+
+// What runs in the page is text: the page knows neither our imports nor our compiler, and these files have no DOM types.
+function waitForWords(page: Page, count: number): Promise<unknown> {
+  return page.waitForFunction(`document.querySelector('#text').children.length === ${count}`)
+}
+
+function waitForLog(page: Page, line: string): Promise<unknown> {
+  return page.waitForFunction(`document.querySelector('#log').textContent.includes(${JSON.stringify(line)})`)
+}
+
+async function logOf(page: Page, line: string): Promise<boolean> {
+  return (await page.textContent('#log'))?.includes(line) ?? false
+}
