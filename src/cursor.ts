@@ -1,4 +1,4 @@
-import { createHash, randomBytes } from 'node:crypto'
+import { hash, randomFillSync } from 'node:crypto'
 
 /**
  * What a client says it has: the event id it received last.
@@ -35,19 +35,38 @@ export function parseCursor(value: unknown): Cursor {
   return sequence === undefined ? { kind: 'terminal', epoch } : { kind: 'position', epoch, sequence: Number(sequence) }
 }
 
-/** The tag of one life of a named stream: enough to tell two lives apart. */
-export function createEpoch(): string {
-  return randomBytes(6).toString('base64url')
+/** Makes the epochs of a registry. */
+export class Epochs {
+  // Random bytes are fetched from the operating system many at a time: one by one they would be the dearest part of a
+  // short stream. No byte is used twice.
+  readonly #random = Buffer.alloc(RANDOM_POOL_BYTES)
+  #used = RANDOM_POOL_BYTES
+
+  /** The tag of one life of a named stream: enough to tell two lives apart. */
+  createEpoch(): string {
+    return this.#take(6)
+  }
+
+  /** The tag of an unnamed stream. It is the capability to resume it, hence 128 random bits. */
+  createSecretEpoch(): string {
+    return this.#take(16)
+  }
+
+  #take(bytes: number): string {
+    if (this.#used + bytes > RANDOM_POOL_BYTES) {
+      randomFillSync(this.#random)
+      this.#used = 0
+    }
+    this.#used += bytes
+    return this.#random.toString('base64url', this.#used - bytes, this.#used)
+  }
 }
 
-/** The tag of an unnamed stream. It is the capability to resume it, hence 128 random bits. */
-export function createSecretEpoch(): string {
-  return randomBytes(16).toString('base64url')
-}
+const RANDOM_POOL_BYTES = 4_096
 
 /**
  * The public id of an unnamed stream: a cursor leads to it without a second index, and it does not reveal the epoch.
  */
 export function streamIdOfEpoch(epoch: string): string {
-  return createHash('sha256').update(epoch).digest().toString('base64url', 0, 16)
+  return hash('sha256', epoch, 'buffer').toString('base64url', 0, 16)
 }

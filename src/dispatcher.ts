@@ -37,6 +37,7 @@ export class Dispatcher {
   // A pipelined request whose turn has not come has no socket yet, and on Node 20 its response never closes.
   #watchSocket({ request, raw }: FastifyReply, leave: () => void): void {
     const { socket } = request.raw
+    if (socket.destroyed) return leave()
     socket.once('close', leave)
     raw.once('close', () => socket.removeListener('close', leave))
   }

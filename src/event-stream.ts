@@ -259,9 +259,14 @@ export class EventStream implements RunTarget, Task {
   }
 
   /** The slice of the log that begins at `offset`, for this turn. */
-  read(offset: number): LogSlice {
+  read(offset: number, maxBytes: number): LogSlice {
     this.#queueFlush()
-    return this.#readers.read(offset)
+    return this.#readers.read(offset, maxBytes)
+  }
+
+  /** A reader has begun: it is pumped at the end of this turn. */
+  greet(): void {
+    this.#queueFlush()
   }
 
   /** A reader moved on: the producer may have room, and memory may come free. */

@@ -50,7 +50,7 @@ function register(fastify: FastifyInstance, options: StreamPluginOptions, clock:
   if (fastify.hasReplyDecorator('sseFromGenerator')) throw new NestedRegistrationError()
   const settings = resolvePluginOptions(options)
   assertClosesInTime(settings.registry, fastify.initialConfig.pluginTimeout)
-  const registry = new Registry(settings.registry, clock)
+  const registry = new Registry(settings.registry, clock, fastify.log)
   const dispatcher = new Dispatcher()
   const responder = new Responder(registry, settings, dispatcher)
 

@@ -1,6 +1,6 @@
 import { AsyncResource } from 'node:async_hooks'
 import { setMaxListeners } from 'node:events'
-import { HandlerInvalidError, inspectValue } from './errors.ts'
+import { describeError, HandlerInvalidError, inspectValue } from './errors.ts'
 import type { Task, Turn } from './turn.ts'
 
 /** What a generator is made by: called once, in the async context of the request that starts the stream. */
@@ -34,6 +34,8 @@ interface AnyIterator {
   throw?: (error: unknown) => unknown
 }
 
+const PENDING = Symbol('pending')
+
 /**
  * Drives one iterator under one signal.
  *
@@ -50,6 +52,7 @@ export class Producer implements Task {
   #returned: { readonly iterable: unknown } | undefined
   #isPulled = false
   #iterator: AnyIterator | undefined
+  #isSync = false
   // Encoded, waiting for room.
   #frame: Frame | undefined
   // To be thrown into the generator in place of the next pull.
@@ -98,7 +101,7 @@ export class Producer implements Task {
   }
 
   run(): void {
-    this.#context?.runInAsyncScope(() => this.#drive(undefined))
+    this.#context?.runInAsyncScope(() => this.#drive())
   }
 
   /** Aborts the signal and closes the generator. `onReleased` follows, at once or when the generator has closed. */
@@ -135,79 +138,85 @@ export class Producer implements Task {
     if (this.#sink === undefined) return
     try {
       this.#iterator = iteratorOf(iterable)
+      this.#isSync = (iterable as Partial<AsyncIterable<unknown>>)[Symbol.asyncIterator] === undefined
     } catch (error) {
       this.#onFailed(error)
       return
     }
     if (this.#isClosing) this.#close()
-    else this.#drive(undefined)
+    else this.#drive()
   }
 
   #onStep = (step: unknown): void => {
-    if (!this.#isClosing) this.#drive(step)
+    if (!this.#isClosing && this.#take(step)) this.#drive()
   }
 
   #onFailed = (error: unknown): void => {
-    // After an abort a pending step usually rejects with its reason. If it was the handler's own promise, nothing is
-    // left to close.
-    if (this.#isClosing) {
-      if (this.#iterator === undefined) this.release()
-      return
-    }
+    if (this.#isClosing) return this.#onClosingFailed(error)
     const sink = this.#drop()
     sink?.onFailed(error)
     sink?.onReleased()
   }
 
+  // A pending step usually rejects with the reason of the abort. Where it was the handler's own promise, nothing is left
+  // to close.
+  #onClosingFailed(error: unknown): void {
+    const isAnswer = error === this.#controller?.signal.reason || describeError(error).code === 'STREAM_ABORTED'
+    if (!isAnswer) this.#sink?.onCloseFailed(error)
+    if (this.#iterator === undefined) this.release()
+  }
+
   // One round per step. Leaves when the next step is a promise, when there is no room, or when the turn is spent.
-  #drive(first: unknown): void {
-    let step = first
+  #drive(): void {
     for (;;) {
-      if (step === undefined) {
-        if (this.#turn.isSpent()) return this.#turn.later(this)
-        step = this.#advance()
-        if (step === undefined) return
-      }
-      if (!this.#take(step)) return
-      step = undefined
+      if (this.#turn.isSpent()) return this.#turn.later(this)
+      const step = this.#advance()
+      if (step === PENDING || !this.#take(step)) return
     }
   }
 
-  // The next step, or undefined where it comes later or never.
+  // The next step, or PENDING where it comes later or never.
   #advance(): unknown {
     const iterator = this.#iterator
-    if (iterator === undefined || this.#isClosing) return undefined
+    if (iterator === undefined || this.#isClosing) return PENDING
     const injected = this.#injected
     this.#injected = undefined
-    let step: unknown
     this.#isInStep = true
+    let step: unknown
     try {
       step = injected === undefined ? iterator.next() : iterator.throw?.(injected.error)
       if (isThenable(step)) {
         Promise.resolve(step).then(this.#onStep, this.#onFailed)
-        step = undefined
-      } else if (typeof step !== 'object' || step === null) {
-        throw new TypeError(`The iterator returned ${inspectValue(step)} in place of { done, value }`)
+        step = PENDING
       }
     } catch (error) {
       this.#isInStep = false
       if (this.#isClosing) this.#close()
       this.#onFailed(error)
-      return undefined
+      return PENDING
     }
     this.#isInStep = false
-    if (this.#isClosing) this.#close()
-    return this.#isClosing ? undefined : step
+    if (!this.#isClosing) return step
+    this.#close()
+    return PENDING
   }
 
   // Whether to pull on.
   #take(step: unknown): boolean {
     const sink = this.#sink
     if (sink === undefined) return false
+    if (typeof step !== 'object' || step === null) {
+      return this.#failAndClose(
+        new TypeError(`The iterator returned ${inspectValue(step)} in place of { done, value }`)
+      )
+    }
     let frame: Frame | undefined
     try {
       const { done, value } = step as IteratorResult<unknown>
-      if (done !== true) frame = sink.encode(value)
+      if (done !== true) {
+        if (this.#isSync && isThenable(value)) return this.#await(value)
+        frame = sink.encode(value)
+      }
     } catch (error) {
       return this.#inject(error)
     }
@@ -223,12 +232,26 @@ export class Producer implements Task {
     return false
   }
 
+  // Like `for await`, which awaits what a synchronous iterable yields.
+  #await(value: unknown): false {
+    Promise.resolve(value).then(
+      (settled) => this.#onStep({ done: false, value: settled }),
+      (error: unknown) => {
+        if (this.#isClosing) this.#onFailed(error)
+        else this.#failAndClose(error)
+      }
+    )
+    return false
+  }
+
   // The generator may catch it at its `yield` and go on. One that cannot be told fails.
   #inject(error: unknown): boolean {
-    if (canThrow(this.#iterator)) {
-      this.#injected = { error }
-      return true
-    }
+    if (!canThrow(this.#iterator)) return this.#failAndClose(error)
+    this.#injected = { error }
+    return true
+  }
+
+  #failAndClose(error: unknown): false {
     this.#isClosing = true
     this.#sink?.onFailed(error)
     this.#close()

@@ -2,9 +2,6 @@ import type { EventLog, LogSlice } from './event-log.ts'
 import { Pace, type Reader } from './pace.ts'
 import type { StreamSettings } from './settings.ts'
 
-/** The most bytes that one write hands to a socket. */
-export const MAX_SLICE_BYTES = 65_536
-
 /** Who reads a stream. */
 export class Readers {
   readonly pace: Pace
@@ -13,6 +10,7 @@ export class Readers {
   // The slice that was read last: all that stand at one position in one turn are given the same.
   #slice: LogSlice | undefined
   #sliceOffset = 0
+  #sliceMaxBytes = 0
 
   constructor(settings: StreamSettings, log: EventLog) {
     this.#log = log
@@ -40,10 +38,11 @@ export class Readers {
   }
 
   /** The slice of the log that begins at `offset`. */
-  read(offset: number): LogSlice {
-    if (this.#slice === undefined || this.#sliceOffset !== offset) {
-      this.#slice = this.#log.read(offset, MAX_SLICE_BYTES)
+  read(offset: number, maxBytes: number): LogSlice {
+    if (this.#slice === undefined || this.#sliceOffset !== offset || this.#sliceMaxBytes !== maxBytes) {
+      this.#slice = this.#log.read(offset, maxBytes)
       this.#sliceOffset = offset
+      this.#sliceMaxBytes = maxBytes
     }
     return this.#slice
   }

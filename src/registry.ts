@@ -1,7 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { Capacity } from './capacity.ts'
 import type { Clock } from './clock.ts'
-import { createEpoch, createSecretEpoch, streamIdOfEpoch, type Cursor } from './cursor.ts'
+import { Epochs, streamIdOfEpoch, type Cursor } from './cursor.ts'
 import { RegistryFullError, ShuttingDownError, TooManyClientsError, TooManyStreamsError } from './errors.ts'
 import { EventStream, type StreamHost } from './event-stream.ts'
 import { Heartbeat } from './heartbeat.ts'
@@ -39,9 +39,11 @@ export class Registry implements StreamHost, SubscriberHost {
   readonly turn: Turn
   readonly heartbeat: Heartbeat
   readonly counters: Counters = createCounters()
+  readonly epochs: Epochs = new Epochs()
   readonly abortTimeoutMs: number
 
   readonly #settings: RegistrySettings
+  readonly #log: FastifyBaseLogger
   readonly #streams = new Map<string, EventStream>()
   readonly #capacity = new Capacity()
   // Removed, but a client still reads or a generator has not let go.
@@ -52,9 +54,11 @@ export class Registry implements StreamHost, SubscriberHost {
   #running = 0
   #producers = 0
   #heldBytes = 0
+  #isEvicting = false
 
-  constructor(settings: RegistrySettings, clock: Clock) {
+  constructor(settings: RegistrySettings, clock: Clock, log: FastifyBaseLogger) {
     this.#settings = settings
+    this.#log = log
     this.clock = clock
     this.turn = new Turn(clock)
     this.heartbeat = new Heartbeat(clock)
@@ -128,17 +132,19 @@ export class Registry implements StreamHost, SubscriberHost {
     stream.prepare((signal) => handler(signal, context), call.encoding, call.signal, log)
     // The handler is somebody else's code: meanwhile it may have started this very stream, or filled the registry.
     const key = keyOf(stream.streamId, owner)
-    try {
-      this.#makeRoomFor(key, owner)
-    } catch (error) {
-      stream.discard()
-      throw error
-    }
     const first = this.#streams.get(key)
     if (first !== undefined) {
       stream.discard()
       return { stream: first, isNew: false }
     }
+    const evicted = this.#makeRoom(stream)
+    this.#insert(key, stream)
+    this.#abortEvicted(evicted)
+    return { stream, isNew: true }
+  }
+
+  #insert(key: string, stream: EventStream): void {
+    const { owner } = stream
     this.#streams.set(key, stream)
     this.#runningOf.set(owner, (this.#runningOf.get(owner) ?? 0) + 1)
     this.#running += 1
@@ -146,11 +152,10 @@ export class Registry implements StreamHost, SubscriberHost {
     this.counters.started += 1
     this.#capacity.place(stream)
     stream.start()
-    return { stream, isNew: true }
   }
 
   #create({ call, owner, route }: StartRequest): EventStream {
-    const epoch = call.streamId === undefined ? createSecretEpoch() : createEpoch()
+    const epoch = call.streamId === undefined ? this.epochs.createSecretEpoch() : this.epochs.createEpoch()
     const streamId = call.streamId ?? streamIdOfEpoch(epoch)
     return new EventStream({ streamId, owner, epoch, route }, call.stream, this)
   }
@@ -164,13 +169,36 @@ export class Registry implements StreamHost, SubscriberHost {
     if (this.#isOverBudget(0)) throw new RegistryFullError('running streams hold maxTotalBufferBytes')
   }
 
-  #makeRoomFor(key: string, owner: string | undefined): void {
-    while (!this.#streams.has(key)) {
-      this.#assertMayStart(owner)
-      if (this.size < this.#settings.maxStreams && !this.#isOverBudget(0)) return
+  // Takes out whoever gives way to the newcomer; those that run are still to be aborted, which calls code of others.
+  #makeRoom(newcomer: EventStream): EventStream[] {
+    try {
+      this.#assertMayStart(newcomer.owner)
+    } catch (error) {
+      newcomer.discard()
+      throw error
+    }
+    const evicted: EventStream[] = []
+    while (this.size >= this.#settings.maxStreams || this.#isOverBudget(0)) {
       const stream = this.#capacity.nextFinished() ?? this.#capacity.nextRunning()
-      if (stream === undefined) return
+      if (stream === undefined) break
       this.#evict(stream)
+      if (!stream.isFinished) evicted.push(stream)
+    }
+    return evicted
+  }
+
+  // An abort listener may start streams, which may evict, and so on: only the first round runs within the call.
+  #abortEvicted(streams: EventStream[]): void {
+    if (streams.length === 0) return
+    const abort = (): void => {
+      for (const stream of streams) stream.abort('evicted', 'Stream evicted')
+    }
+    if (this.#isEvicting) return this.turn.later({ run: abort })
+    this.#isEvicting = true
+    try {
+      abort()
+    } finally {
+      this.#isEvicting = false
     }
   }
 
@@ -193,7 +221,6 @@ export class Registry implements StreamHost, SubscriberHost {
   #evict(stream: EventStream): void {
     this.counters.removedForCapacity += 1
     this.#remove(stream)
-    stream.abort('evicted', 'Stream evicted')
   }
 
   // By identity, never "whatever has this name now": a stream is removed once, and only it leads to its key.
@@ -293,6 +320,10 @@ export class Registry implements StreamHost, SubscriberHost {
     if (isResumed) this.counters.resumed += 1
     if (gap !== undefined) this.counters.gaps += 1
     this.counters.replayedEvents += replayedEvents
+  }
+
+  onLeft({ streamId }: EventStream): void {
+    this.#log.debug({ streamId }, 'client left')
   }
 
   onStalled(): void {

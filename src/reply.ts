@@ -1,7 +1,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Readable } from 'node:stream'
 import { answerAttach, answerGenerator, type Answer } from './answer.ts'
-import { createEpoch, parseCursor, type Cursor } from './cursor.ts'
+import { parseCursor, type Cursor } from './cursor.ts'
 import type { Dispatcher } from './dispatcher.ts'
 import { isRefusal, OptionInvalidError, ShuttingDownError, StreamNotFoundError } from './errors.ts'
 import type { EventStream } from './event-stream.ts'
@@ -127,7 +127,8 @@ export class Responder {
 
   #sendLost(visit: Visit): FastifyReply {
     const { cursor, client } = visit
-    const epoch = cursor.kind === 'position' || cursor.kind === 'terminal' ? cursor.epoch : createEpoch()
+    const epoch =
+      cursor.kind === 'position' || cursor.kind === 'terminal' ? cursor.epoch : this.#registry.epochs.createEpoch()
     const { reason, missed, resumesAt } = LOST_GAP
     this.#registry.counters.gaps += 1
     return this.#sendWithoutStream(visit, (transport) => {

@@ -1,7 +1,7 @@
 import { Readable } from 'node:stream'
 import type { Clock } from './clock.ts'
 import type { LogSlice } from './event-log.ts'
-import { ResponseTransport, truncateResponse, type RawResponse, type Transport } from './transport.ts'
+import { destroyResponse, ResponseTransport, truncateResponse, type RawResponse, type Transport } from './transport.ts'
 
 /** Who fills the body of a response. */
 export interface BodySource {
@@ -61,6 +61,7 @@ export class ResponseBody extends Readable {
 
 /** Writes to a body that somebody reads. */
 class PipeTransport implements Transport {
+  readonly maxSliceBytes: number = 65_536
   readonly #body: ResponseBody
   readonly #response: RawResponse
   readonly #onDrain: () => void
@@ -82,6 +83,10 @@ class PipeTransport implements Transport {
   get isDestroyed(): boolean {
     return this.#body.destroyed
   }
+
+  // The reader takes what it wants when it wants it.
+  hold(): void {}
+  flush(): void {}
 
   write(text: string): boolean {
     return this.#push(Buffer.from(text))
@@ -121,7 +126,7 @@ class PipeTransport implements Transport {
   }
 
   destroy(): void {
-    this.#response.destroy()
+    destroyResponse(this.#response)
   }
 
   close(): void {

@@ -17,6 +17,8 @@ export interface SubscriberHost {
   readonly heartbeat: Heartbeat
   onOpened(resumed: boolean, gap: Gap | undefined, replayedEvents: number): void
   onStalled(): void
+  /** The client left in the middle. */
+  onLeft(stream: EventStream): void
   /** The client is gone, or its response is through. */
   onClosed(subscriber: Subscriber): void
 }
@@ -46,6 +48,7 @@ export class Subscriber implements Reader, Task, Watched {
   #sequence: number
   #hasSeenError = false
   #isBlocked = false
+  #isHeld = false
   // Waits in the queue of the turn for its next slice.
   #isQueued = false
   // Set by a shutdown: the response is truncated once it has the rest of the log.
@@ -105,13 +108,15 @@ export class Subscriber implements Reader, Task, Watched {
     this.#sequence = start.sequence
     this.#offset = this.#stream.log.offsetAfter(start.sequence)
     this.#hasSeenError = start.hasSeenError
+    // Held until the end of this turn: a stream that is short, or has been there, goes out in one write with its head.
+    transport.hold()
+    this.#isHeld = true
     this.#send(openingFrames(this.#stream, entry, start, this.#settings))
     this.#announce(entry, start)
     // Without control events it cannot be told of the gap; when it comes back it gets a 204.
     if (start.gap !== undefined && !this.#settings.hasControlEvents) return this.truncate()
-    this.pump()
-    this.#stream.onAdvanced()
-    if (!this.isClosed) this.#watch()
+    this.#stream.greet()
+    this.#watch()
   }
 
   #announce({ arrival, cursor }: Entry, { gap, sequence }: ReplayStart): void {
@@ -124,6 +129,13 @@ export class Subscriber implements Reader, Task, Watched {
 
   /** Writes one slice; whoever is still behind then waits for its turn, so that no replay holds up the others. */
   pump(): void {
+    this.#writeNext()
+    if (!this.#isHeld) return
+    this.#isHeld = false
+    this.#transport?.flush()
+  }
+
+  #writeNext(): void {
     if (this.#state !== 'open' || this.#isBlocked || this.#isQueued) return
     const { log } = this.#stream
     if (this.#offset < log.endOffset) {
@@ -153,10 +165,11 @@ export class Subscriber implements Reader, Task, Watched {
   }
 
   #writeSlice(): void {
-    const slice = this.#stream.read(this.#offset)
+    const transport = this.#transport as Transport
+    const slice = this.#stream.read(this.#offset, transport.maxSliceBytes)
     this.#offset = slice.endOffset
     this.#sequence = slice.lastSequence
-    this.#sent(slice.bytes.length, (this.#transport as Transport).writeSlice(slice))
+    this.#sent(slice.bytes.length, transport.writeSlice(slice))
   }
 
   #send(text: string): void {
@@ -224,6 +237,7 @@ export class Subscriber implements Reader, Task, Watched {
   /** The client is gone. Idempotent: whoever notices first calls it. */
   readonly leave = (): void => {
     if (this.#state === 'closed') return
+    if (this.#state !== 'ending') this.#host.onLeft(this.#stream)
     this.#leaveStream('closed')
     this.#transport?.close()
     this.#transport = undefined

@@ -11,8 +11,13 @@ export type RawResponse = ServerResponse | Http2ServerResponse
 export interface Transport {
   /** Bytes that were handed over and not taken yet. */
   readonly waitingBytes: number
+  /** The most bytes that a slice should have. */
+  readonly maxSliceBytes: number
   /** Whether nobody can receive anything any more. */
   readonly isDestroyed: boolean
+  /** What is written up to `flush()` goes out together. */
+  hold(): void
+  flush(): void
   /** `false`: enough for now, `onDrain` is called when there is room. */
   write(text: string): boolean
   writeSlice(slice: LogSlice): boolean
@@ -39,6 +44,7 @@ export class ResponseTransport implements Transport {
   // The socket, once it is proved that the response adds nothing but chunk framing to what is written to it.
   #direct: Socket | undefined
   #drainSource: RawResponse | Socket | undefined
+  #held: Socket | undefined
 
   constructor(response: RawResponse, onDrain: () => void, clock: Clock, endResponse: (text: string) => void) {
     this.#response = response
@@ -51,29 +57,50 @@ export class ResponseTransport implements Transport {
     return this.#response.writableLength
   }
 
+  // The bytes that an HTTP/2 stream has taken are only known write by write, and its window is 64 KiB: with larger slices
+  // a slow client would look like one that takes nothing.
+  get maxSliceBytes(): number {
+    return isHttp2(this.#response) ? 16_384 : 65_536
+  }
+
   get isDestroyed(): boolean {
     return isGone(this.#response)
   }
 
+  hold(): void {
+    if (isHttp2(this.#response) || this.#response.socket === null) return
+    this.#held = this.#response.socket
+    this.#held.cork()
+  }
+
+  flush(): void {
+    this.#held?.uncork()
+    this.#held = undefined
+  }
+
   write(text: string): boolean {
     if (this.isDestroyed) return false
-    if (this.#direct === undefined) this.#direct = directSocketOf(this.#response)
-    return this.#awaitDrain(this.#direct?.write(toChunk(text)) ?? (this.#response as ServerResponse).write(text))
+    this.#direct ??= directSocketOf(this.#response)
+    if (this.#direct !== undefined) return this.#awaitDrain(this.#direct, this.#direct.write(toChunk(text)))
+    return this.#awaitDrain(this.#response, (this.#response as ServerResponse).write(text))
   }
 
   writeSlice(slice: LogSlice): boolean {
     if (this.isDestroyed) return false
-    if (this.#direct === undefined) this.#direct = directSocketOf(this.#response)
-    if (this.#direct === undefined) return this.#awaitDrain((this.#response as ServerResponse).write(slice.bytes))
+    this.#direct ??= directSocketOf(this.#response)
+    if (this.#direct === undefined) {
+      return this.#awaitDrain(this.#response, (this.#response as ServerResponse).write(slice.bytes))
+    }
     slice.chunk ??= toChunk(slice.bytes)
-    return this.#awaitDrain(this.#direct.write(slice.chunk))
+    return this.#awaitDrain(this.#direct, this.#direct.write(slice.chunk))
   }
 
-  #awaitDrain(hasRoom: boolean): boolean {
-    if (!hasRoom && this.#drainSource === undefined) {
-      this.#drainSource = this.#direct ?? this.#response
-      this.#drainSource.on('drain', this.#onDrain)
-    }
+  // Only what was refused a write says `drain`, so that is what has to be listened to.
+  #awaitDrain(target: RawResponse | Socket, hasRoom: boolean): boolean {
+    if (hasRoom || this.#drainSource === target) return hasRoom
+    this.close()
+    this.#drainSource = target
+    target.on('drain', this.#onDrain)
     return hasRoom
   }
 
@@ -106,11 +133,11 @@ function isGone(response: RawResponse): boolean {
 // queued in the response itself, and nobody has put a `write` of his own in its place: from here on a chunk that we frame
 // is, byte for byte, what the response would write.
 function directSocketOf(response: RawResponse): Socket | undefined {
-  if (isHttp2(response) || !response.headersSent || !response.chunkedEncoding || response.writableCorked > 0)
-    return undefined
+  if (isHttp2(response) || !response.headersSent || !response.chunkedEncoding) return undefined
   if (response.write !== ServerResponse.prototype.write) return undefined
   const { socket } = response
-  return socket instanceof Socket && response.writableLength === socket.writableLength ? socket : undefined
+  if (!(socket instanceof Socket) || response.writableLength !== socket.writableLength) return undefined
+  return response.writableCorked === socket.writableCorked ? socket : undefined
 }
 
 /** RFC 9112 § 7.1: size in hex, CRLF, data, CRLF. */
@@ -155,10 +182,12 @@ function reset(socket: Socket): void {
   }
 }
 
-function destroyResponse(response: RawResponse): void {
-  if (!isHttp2(response)) response.destroy()
-  else if (!isGone(response)) {
+/** Ends a response at once, and so that every client sees that it is not over. */
+export function destroyResponse(response: RawResponse): void {
+  if (isGone(response)) return
+  if (isHttp2(response)) {
     response.stream.close(constants.NGHTTP2_INTERNAL_ERROR)
     response.stream.destroy()
-  }
+  } else if (response.headersSent && !response.chunkedEncoding && response.socket !== null) reset(response.socket)
+  else response.destroy()
 }

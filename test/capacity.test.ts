@@ -53,13 +53,6 @@ test('a finished stream with clients gives way after those without', async (t) =
   t.equal(nameOf(capacity.nextFinished()), 'a', 'its finish is still the oldest')
 })
 
-test('a stream that makes room for itself does not give way', async (t) => {
-  const capacity = new Capacity()
-  const [a] = createStreams(capacity, 'a')
-  change(capacity, a, { isFinished: true })
-  t.equal(capacity.nextFinished(a as unknown as EventStream), undefined)
-})
-
 test('of the running streams the one that has been alone longest gives way first', async (t) => {
   const capacity = new Capacity()
   const [a, b, c] = createStreams(capacity, 'a', 'b', 'c')

@@ -84,7 +84,10 @@ test('only an event that is larger than a slice is cut', async (t) => {
 
 test('an offset follows from a sequence, up to both ends of the window', async (t) => {
   const log = logOf(['aaaa', 'bb', 'cccccc'])
-  t.strictSame([0, 1, 2, 3].map((sequence) => log.offsetAfter(sequence)), [0, 4, 6, 12])
+  t.strictSame(
+    [0, 1, 2, 3].map((sequence) => log.offsetAfter(sequence)),
+    [0, 4, 6, 12]
+  )
   log.trim(100, 2)
   t.equal(log.offsetAfter(1), 4)
   log.trim(100, 1)
@@ -268,7 +271,10 @@ const command: fc.Arbitrary<Command> = fc.oneof(
       events: fc.integer({ min: 1, max: 20 })
     })
   },
-  { weight: 3, arbitrary: fc.record({ kind: fc.constant('release'), share: fc.double({ min: 0, max: 1, noNaN: true }) }) },
+  {
+    weight: 3,
+    arbitrary: fc.record({ kind: fc.constant('release'), share: fc.double({ min: 0, max: 1, noNaN: true }) })
+  },
   {
     weight: 6,
     arbitrary: fc.record({

@@ -119,7 +119,9 @@ test('map makes an event of any value', async (t) => {
 
 test('any text is read as it was yielded, or with the line breaks of the format', async () => {
   const text = fc.string({ unit: 'binary' })
-  const lines = fc.array(fc.oneof(text, fc.constantFrom('\r', '\n', '\r\n', '\0', '\u2028', '\uFEFF', 'data: ', 'id: ')))
+  const lines = fc.array(
+    fc.oneof(text, fc.constantFrom('\r', '\n', '\r\n', '\0', '\u2028', '\uFEFF', 'data: ', 'id: '))
+  )
   fc.assert(
     fc.property(
       lines.map((parts) => parts.join('')),

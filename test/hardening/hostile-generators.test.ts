@@ -113,7 +113,7 @@ t.test('a generator that throws between events fails its stream, whatever it thr
       t.match(JSON.parse(error?.data ?? 'null'), { code: 'STREAM_FAILED', message: 'Internal Server Error' })
       t.equal(stage.logs.complaints.length, 1, 'one line says what happened')
       t.match(stage.logs.complaints[0], { streamId: 'hostile', msg: /^stream failed/ })
-      t.equal(stage.logs.with('stream finished').length, 2 - 1)
+      t.equal(stage.logs.with('stream finished').length, 1)
       await assertRecovered(t, stage)
     })
   }
@@ -268,7 +268,7 @@ const hostile: Record<string, Hostile> = {
         }
       })
     }),
-    code: 'EVENT_INVALID'
+    code: 'STREAM_FAILED'
   },
   'is an iterator without return that yields junk': {
     handler: iteratorOf({ next: async () => ({ done: false, value: 1 }) }),
@@ -312,7 +312,7 @@ const hostile: Record<string, Hostile> = {
   'blocks the thread for a while': {
     handler: function* () {
       yield 'one'
-      for (const until = performance.now() + 50; performance.now() < until; );
+      for (const until = performance.now() + 50; performance.now() < until;);
       yield 'two'
     },
     data: ['one', 'two']
@@ -340,7 +340,7 @@ for (const [value, name] of [
   [{ data: 'x', retry: '1' }, 'a retry that is no number']
 ] as const) {
   hostile[`yields ${name} and does not catch what it is told`] = {
-    handler: async function* () {
+    handler: function* () {
       yield 'one'
       yield value
       yield 'never'
@@ -349,7 +349,7 @@ for (const [value, name] of [
     code: 'EVENT_INVALID'
   }
   hostile[`yields ${name} and goes on`] = {
-    handler: async function* () {
+    handler: function* () {
       yield 'one'
       try {
         yield value
@@ -483,21 +483,17 @@ t.test('an aborted generator that', async (t) => {
         }
       }
     },
-    'catches everything and goes on': {
+    'waits for a second abort in its finally': {
       handler: async function* (signal) {
-        yield 'one'
-        for (let i = 0; i < 10; i++) {
-          try {
-            await aborted(signal)
-            yield 'late'
-          } catch {
-            yield 'late'
-          } finally {
-            yield 'late'
-          }
+        try {
+          yield 'one'
+          await aborted(signal)
+        } finally {
+          await aborted(signal)
         }
       },
-      // Its second `aborted()` waits for an event that has happened.
+      isStuck: true,
+      complaints: [LET_GO]
     },
     'ignores its signal for ever': {
       handler: async function* () {
@@ -520,12 +516,7 @@ t.test('an aborted generator that', async (t) => {
       complaints: [LET_GO]
     },
     'is an iterator without return': {
-      handler: () => {
-        const steps = ['one'].values()
-        return {
-          [Symbol.asyncIterator]: () => ({ next: async () => ({ ...steps.next(), ...(await pause(steps)) }) })
-        }
-      }
+      handler: () => ({ [Symbol.asyncIterator]: () => ({ next: once('one') }) })
     },
     'is an iterator whose return throws': {
       handler: withReturn(() => trap()),
@@ -575,11 +566,6 @@ t.test('an aborted generator that', async (t) => {
   function withReturn(close: () => unknown): Handler {
     return () => ({ [Symbol.asyncIterator]: () => ({ next: once('one'), return: close }) })
   }
-
-  async function pause(_: unknown): Promise<object> {
-    return {}
-  }
-  void pause
 
   for (const [what, { handler, complaints = [], isStuck = false }] of Object.entries(cases)) {
     t.test(what, async (t) => {

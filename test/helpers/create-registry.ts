@@ -48,8 +48,8 @@ export interface RegistryFixture {
 export function createRegistry(t: Test, options: StreamPluginOptions = {}): RegistryFixture {
   const clock = new ManualClock()
   const settings = resolvePluginOptions(options)
-  const registry = new Registry(settings.registry, clock)
   const { log, lines } = createRecordingLog()
+  const registry = new Registry(settings.registry, clock, log)
   t.teardown(async () => {
     const closed = registry.close()
     for (let isClosed = false; !isClosed; clock.advance(1_000)) {

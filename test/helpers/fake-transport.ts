@@ -34,6 +34,7 @@ export class FakeTransport implements Transport {
   #waiting: Buffer[] = []
   #waitingBytes = 0
   #needsDrain = false
+  #isHeld = false
   #isDestroyed = false
 
   get waitingBytes(): number {
@@ -66,6 +67,16 @@ export class FakeTransport implements Transport {
     return blocks.flatMap((block) => /^id: ?(.*)$/m.exec(block)?.[1] ?? []).at(-1)
   }
 
+  hold(): void {
+    this.#isHeld = true
+  }
+
+  flush(): void {
+    this.#isHeld = false
+    // A socket drains when its write is done, which is never on the stack of the write.
+    if (this.isReading) queueMicrotask(() => this.take())
+  }
+
   write(text: string): boolean {
     return this.#push(Buffer.from(text))
   }
@@ -80,7 +91,7 @@ export class FakeTransport implements Transport {
     this.writes.push(bytes.length)
     this.#waiting.push(bytes)
     this.#waitingBytes += bytes.length
-    if (this.isReading) this.#receive(Infinity)
+    if (this.isReading && !this.#isHeld) this.#receive(Infinity)
     const hasRoom = this.#waitingBytes < this.highWaterMark
     if (!hasRoom) this.#needsDrain = true
     return hasRoom
@@ -120,12 +131,14 @@ export class FakeTransport implements Transport {
   }
 
   end(text: string): void {
+    this.flush()
     if (text !== '') this.#push(Buffer.from(text))
     this.#setEnd('end')
     this.#closeIfThrough()
   }
 
   truncate(): void {
+    this.flush()
     this.#setEnd('truncated')
     this.#closeIfThrough()
   }

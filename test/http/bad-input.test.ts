@@ -1,4 +1,4 @@
-import Fastify from 'fastify'
+import Fastify, { type FastifyReply, type FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
 import streamPlugin, { type AttachOptions, type StreamOptions, type StreamPluginOptions } from '../../src/index.ts'
 import { numbers } from '../helpers/numbers.ts'
@@ -143,10 +143,7 @@ async function startWith(t: Test, options: StreamPluginOptions = {}): Promise<Ap
   })
   return Object.assign(state, app)
 }
-type Answer = (
-  request: Parameters<Parameters<App['fastify']['get']>[1]>[0],
-  reply: Parameters<Parameters<App['fastify']['get']>[1]>[1]
-) => unknown
+type Answer = (request: FastifyRequest, reply: FastifyReply) => unknown
 
 async function isErrorAnswer(t: Test, app: App, expected: object, request: SseRequest = {}): Promise<void> {
   const client = await app.open('/', request)
@@ -185,7 +182,7 @@ t.test('a wrong option of a call is an ordinary error response', async (t) => {
   for (const [name, values] of Object.entries(attach)) {
     t.test(`${name} of sseAttach`, async (t) => {
       for (const value of values) {
-        app.answer = (_, reply) => reply.sseAttach('s', { [name]: value } as AttachOptions)
+        app.answer = (_, reply) => reply.sseAttach('s', { [name]: value })
         await isErrorAnswer(t, app, { code: 'FST_ERR_RSSE_OPTION_INVALID', statusCode: 500 })
       }
     })

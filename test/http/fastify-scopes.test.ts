@@ -67,7 +67,7 @@ t.test('a second registration in one scope is a coded error', async (t) => {
   const fastify = Fastify()
   await fastify.register(streamPlugin)
   fastify.register(streamPlugin)
-  await t.rejects(fastify.ready(), { code: 'FST_ERR_RSSE_NESTED_REGISTRATION', statusCode: 500 })
+  await t.rejects(async () => fastify.ready(), { code: 'FST_ERR_RSSE_NESTED_REGISTRATION', statusCode: 500 })
 })
 
 t.test('a nested registration is a coded error that names the way out', async (t) => {
@@ -76,7 +76,7 @@ t.test('a nested registration is a coded error that names the way out', async (t
   fastify.register(async (scope) => {
     await scope.register(streamPlugin)
   })
-  await t.rejects(fastify.ready(), { code: 'FST_ERR_RSSE_NESTED_REGISTRATION', message: /sibling scopes/ })
+  await t.rejects(async () => fastify.ready(), { code: 'FST_ERR_RSSE_NESTED_REGISTRATION', message: /sibling scopes/ })
 })
 
 t.test('a child scope uses the registry of its parent', async (t) => {
