@@ -7,6 +7,8 @@ export interface LogSlice {
   readonly lastSequence: number
   /** `bytes` as one HTTP/1.1 chunk, made by the first client that wants it and shared by the others. */
   chunk: Buffer | undefined
+  /** Whether a first client has written it. */
+  isShared: boolean
 }
 
 // A segment is one buffer. Frames fill it from the front; their end offsets fill it from the back, four bytes each, so
@@ -265,7 +267,8 @@ export class EventLog {
       bytes: segment.buffer.subarray(from, end),
       endOffset: segment.startOffset + end,
       lastSequence: segment.firstSequence + events - 1,
-      chunk: undefined
+      chunk: undefined,
+      isShared: false
     }
   }
 

@@ -264,11 +264,6 @@ export class EventStream implements RunTarget, Task {
     return this.#readers.read(offset, maxBytes)
   }
 
-  /** A reader has begun: it is pumped at the end of this turn. */
-  greet(): void {
-    this.#queueFlush()
-  }
-
   /** A reader moved on: the producer may have room, and memory may come free. */
   onAdvanced(): void {
     if (this.#run?.isWaiting === true || this.log.hasTrimmedSegments) this.#queueFlush()

@@ -60,8 +60,9 @@ export function encodeValue(value: unknown, { map, serialize }: Encoding): strin
 function encodeMessage(message: object, serialize: Serialize): string {
   let data: unknown
   let block = ''
-  for (const [key, value] of Object.entries(message) as [string, unknown][]) {
-    if (value === undefined) continue
+  for (const key in message) {
+    const value: unknown = message[key as keyof typeof message]
+    if (value === undefined || !Object.hasOwn(message, key)) continue
     if (key === 'data') data = value
     else if (key === 'event') block += eventLine(value)
     else if (key === 'retry') block += retryLine(value)

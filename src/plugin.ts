@@ -70,19 +70,28 @@ function register(fastify: FastifyInstance, options: StreamPluginOptions, clock:
     dispatcher.onError(request, reply, error)
     next()
   })
-  // A hook that rejects, or resolves to something, would keep those of other plugins from running.
-  fastify.addHook('preClose', async () => {
+  // Never rejects, and resolves to nothing: a `preClose` hook that does otherwise keeps those of other plugins from running.
+  const close = async (): Promise<void> => {
     try {
       await registry.close()
     } catch (error) {
       fastify.log.error({ err: error }, 'streams could not be closed in order')
     }
     dispatcher.closeSessions()
-  })
+  }
+  fastify.addHook('preClose', close)
+  // Others do otherwise, and `close()` would then wait for our responses for ever. What is registered once the server is
+  // ready is called before all `preClose` hooks.
+  fastify.addHook('onReady', async () => (fastify as ClosingInstance).onClose?.(close))
   fastify.addHook('onClose', async () => {
     const left = registry.size + registry.subscribers.size + registry.producers + registry.heartbeat.size
     if (left > 0) fastify.log.error({ left }, 'streams, responses or generators are left after close')
   })
+}
+
+// What avvio gives every instance, though Fastify's types do not say so.
+interface ClosingInstance extends FastifyInstance {
+  onClose?: (close: () => Promise<void>) => void
 }
 
 // Fastify gives a hook `pluginTimeout`; a longer shutdown would be cut off in the middle.

@@ -22,6 +22,7 @@ export class ResponseBody extends Readable {
   readonly #source: BodySource
   readonly #clock: Clock
   #pipe: PipeTransport | undefined
+  #isDirect = false
 
   constructor(response: RawResponse, source: BodySource, clock: Clock) {
     super({ autoDestroy: false, emitClose: false })
@@ -31,7 +32,9 @@ export class ResponseBody extends Readable {
   }
 
   override pipe<T extends NodeJS.WritableStream>(destination: T, options?: { end?: boolean | undefined }): T {
-    if ((destination as unknown) !== this.#response) return super.pipe(destination, options)
+    // Whoever has begun to read, such as a hook that counts bytes, made an ordinary readable of it.
+    if ((destination as unknown) !== this.#response || this.#pipe !== undefined) return super.pipe(destination, options)
+    this.#isDirect = true
     const response = this.#response as { end(text: string): void; write(text: string): boolean }
     // With trailers Fastify ends the response itself, once the payload has ended.
     const hasTrailers = options?.end === false
@@ -48,6 +51,7 @@ export class ResponseBody extends Readable {
   }
 
   override _read(): void {
+    if (this.#isDirect) return
     if (this.#pipe !== undefined) return this.#pipe.onRead()
     this.#pipe = new PipeTransport(this, this.#response, this.#source.onDrain, this.#clock)
     this.#source.open(this.#pipe)

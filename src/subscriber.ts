@@ -48,7 +48,6 @@ export class Subscriber implements Reader, Task, Watched {
   #sequence: number
   #hasSeenError = false
   #isBlocked = false
-  #isHeld = false
   // Waits in the queue of the turn for its next slice.
   #isQueued = false
   // Set by a shutdown: the response is truncated once it has the rest of the log.
@@ -99,7 +98,8 @@ export class Subscriber implements Reader, Task, Watched {
   open(transport: Transport): void {
     const entry = this.#entry
     // Whoever was sent away meanwhile must not wait for a body that never comes.
-    if (this.#state !== 'pending' || entry === undefined) return transport.destroy()
+    if (this.#state === 'closed') transport.destroy()
+    if (this.#state !== 'pending' || entry === undefined) return
     this.#transport = transport
     if (transport.isDestroyed) return this.leave()
     this.#state = 'open'
@@ -108,15 +108,13 @@ export class Subscriber implements Reader, Task, Watched {
     this.#sequence = start.sequence
     this.#offset = this.#stream.log.offsetAfter(start.sequence)
     this.#hasSeenError = start.hasSeenError
-    // Held until the end of this turn: a stream that is short, or has been there, goes out in one write with its head.
-    transport.hold()
-    this.#isHeld = true
     this.#send(openingFrames(this.#stream, entry, start, this.#settings))
     this.#announce(entry, start)
     // Without control events it cannot be told of the gap; when it comes back it gets a 204.
     if (start.gap !== undefined && !this.#settings.hasControlEvents) return this.truncate()
-    this.#stream.greet()
-    this.#watch()
+    this.pump()
+    this.#stream.onAdvanced()
+    if (!this.isClosed) this.#watch()
   }
 
   #announce({ arrival, cursor }: Entry, { gap, sequence }: ReplayStart): void {
@@ -129,14 +127,15 @@ export class Subscriber implements Reader, Task, Watched {
 
   /** Writes one slice; whoever is still behind then waits for its turn, so that no replay holds up the others. */
   pump(): void {
+    if (this.#state !== 'open' || this.#isBlocked || this.#isQueued) return
+    // What comes last goes out in one write with the end.
+    const transport = this.#transport as Transport
+    if (this.#stream.isFinished) transport.hold()
     this.#writeNext()
-    if (!this.#isHeld) return
-    this.#isHeld = false
-    this.#transport?.flush()
+    transport.flush()
   }
 
   #writeNext(): void {
-    if (this.#state !== 'open' || this.#isBlocked || this.#isQueued) return
     const { log } = this.#stream
     if (this.#offset < log.endOffset) {
       // It was too slow, and what it wants next is gone. When it comes back it is told of the gap.

@@ -37,6 +37,7 @@ export function isHttp2(response: RawResponse): response is Http2ServerResponse 
 
 /** Writes to the raw response; on HTTP/1.1, past it, to its socket. */
 export class ResponseTransport implements Transport {
+  readonly maxSliceBytes: number
   readonly #response: RawResponse
   readonly #onDrain: () => void
   readonly #clock: Clock
@@ -51,16 +52,13 @@ export class ResponseTransport implements Transport {
     this.#onDrain = onDrain
     this.#clock = clock
     this.#endResponse = endResponse
+    // The bytes that an HTTP/2 stream has taken are only known write by write, and its window is 64 KiB: with larger
+    // slices a slow client would look like one that takes nothing.
+    this.maxSliceBytes = isHttp2(response) ? 16_384 : 65_536
   }
 
   get waitingBytes(): number {
     return this.#response.writableLength
-  }
-
-  // The bytes that an HTTP/2 stream has taken are only known write by write, and its window is 64 KiB: with larger slices
-  // a slow client would look like one that takes nothing.
-  get maxSliceBytes(): number {
-    return isHttp2(this.#response) ? 16_384 : 65_536
   }
 
   get isDestroyed(): boolean {
@@ -91,8 +89,7 @@ export class ResponseTransport implements Transport {
     if (this.#direct === undefined) {
       return this.#awaitDrain(this.#response, (this.#response as ServerResponse).write(slice.bytes))
     }
-    slice.chunk ??= toChunk(slice.bytes)
-    return this.#awaitDrain(this.#direct, this.#direct.write(slice.chunk))
+    return this.#awaitDrain(this.#direct, writeChunk(this.#direct, slice))
   }
 
   // Only what was refused a write says `drain`, so that is what has to be listened to.
@@ -139,6 +136,23 @@ function directSocketOf(response: RawResponse): Socket | undefined {
   if (!(socket instanceof Socket) || response.writableLength !== socket.writableLength) return undefined
   return response.writableCorked === socket.writableCorked ? socket : undefined
 }
+
+// A copy is dear for one client and cheap for many: the first that wants a large slice writes the framing around it.
+function writeChunk(socket: Socket, slice: LogSlice): boolean {
+  if (slice.chunk === undefined && slice.bytes.length > MAX_COPIED_BYTES && !slice.isShared) {
+    slice.isShared = true
+    socket.cork()
+    socket.write(`${slice.bytes.length.toString(16)}\r\n`, 'latin1')
+    socket.write(slice.bytes)
+    const hasRoom = socket.write('\r\n', 'latin1')
+    socket.uncork()
+    return hasRoom
+  }
+  slice.chunk ??= toChunk(slice.bytes)
+  return socket.write(slice.chunk)
+}
+
+const MAX_COPIED_BYTES = 4_096
 
 /** RFC 9112 § 7.1: size in hex, CRLF, data, CRLF. */
 function toChunk(data: Buffer | string): Buffer {

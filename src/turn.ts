@@ -71,13 +71,15 @@ export class Turn {
     if (this.#isOpen) setImmediate(this.#end)
   }
 
-  // At least one, whatever the flushes took: nobody waits for ever.
+  // Few at a time, so that each gets something done: thousands of generators that all run a little make thousands of
+  // small writes. At least one, whatever the flushes took: nobody waits for ever.
   #runWaiting(): void {
     const waiting = this.#waiting
+    const most = Math.min(waiting.length, MAX_TASKS)
     this.#waiting = []
     let done = 0
     do (waiting[done++] as Task).run()
-    while (done < waiting.length && !this.isSpent())
+    while (done < most && !this.isSpent())
     if (done < waiting.length) this.#waiting = waiting.slice(done).concat(this.#waiting)
   }
 }
@@ -85,3 +87,4 @@ export class Turn {
 const MAX_TURN_MS = 5
 // Under a clock that stands still, or a coarse one, time alone would not bound a turn.
 const MAX_STEPS = 4_096
+const MAX_TASKS = 64

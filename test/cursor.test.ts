@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict'
 import fc from 'fast-check'
 import { test } from 'tap'
-import { createEpoch, createSecretEpoch, parseCursor, streamIdOfEpoch } from '../src/cursor.ts'
+import { Epochs, parseCursor, streamIdOfEpoch } from '../src/cursor.ts'
+
+const epochs = new Epochs()
 
 const MALFORMED = { kind: 'malformed' }
 
@@ -72,23 +74,23 @@ test('any string is read without an exception, and what is read is what was writ
 test('an epoch and a sequence survive the wire', async () => {
   fc.assert(
     fc.property(fc.nat({ max: 999_999_999_999_999 }), fc.boolean(), (sequence, isSecret) => {
-      const epoch = isSecret ? createSecretEpoch() : createEpoch()
+      const epoch = isSecret ? epochs.createSecretEpoch() : epochs.createEpoch()
       assert.deepEqual(parseCursor(`${epoch}.${sequence}`), { kind: 'position', epoch, sequence })
     })
   )
 })
 
 test('an epoch of a named stream has 6 random bytes, one of an unnamed stream 16', async (t) => {
-  t.match(createEpoch(), /^[A-Za-z0-9_-]{8}$/)
-  t.match(createSecretEpoch(), /^[A-Za-z0-9_-]{22}$/)
-  const epochs = new Set(Array.from({ length: 1_000 }, createSecretEpoch))
-  t.equal(epochs.size, 1_000)
+  t.match(epochs.createEpoch(), /^[A-Za-z0-9_-]{8}$/)
+  t.match(epochs.createSecretEpoch(), /^[A-Za-z0-9_-]{22}$/)
+  const made = new Set(Array.from({ length: 1_000 }, () => epochs.createSecretEpoch()))
+  t.equal(made.size, 1_000)
 })
 
 test('the public id of an unnamed stream follows from its epoch and does not show it', async (t) => {
   // The first 16 bytes of SHA-256('abc'), FIPS 180-2 appendix B.1.
   t.equal(streamIdOfEpoch('abc'), Buffer.from('ba7816bf8f01cfea414140de5dae2223', 'hex').toString('base64url'))
-  const epoch = createSecretEpoch()
+  const epoch = epochs.createSecretEpoch()
   t.match(streamIdOfEpoch(epoch), /^[A-Za-z0-9_-]{22}$/)
   t.equal(streamIdOfEpoch(epoch), streamIdOfEpoch(epoch))
   t.not(streamIdOfEpoch(epoch), epoch)

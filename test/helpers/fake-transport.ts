@@ -21,6 +21,7 @@ export class FakeTransport implements Transport {
   isReading = true
   /** Above so many waiting bytes `write` says that it is enough. */
   highWaterMark = 16_384
+  maxSliceBytes = 65_536
   onDrain: () => void = () => {}
   /** The response is through: everything was taken after its end, or nobody can receive anything any more. */
   onClose: () => void = () => {}

@@ -43,7 +43,11 @@ export class Feed {
   }
 
   async *#generate(signal: AbortSignal): AsyncGenerator<SseInput> {
-    const onAbort = (): void => this.#wake.reject(signal.reason)
+    const onAbort = (): void => {
+      // The generator may stand at a `yield` and never look at it again.
+      this.#wake.promise.catch(() => {})
+      this.#wake.reject(signal.reason)
+    }
     if (!this.#ignoresSignal) signal.addEventListener('abort', onAbort)
     try {
       for (;;) {

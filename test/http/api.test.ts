@@ -1,9 +1,11 @@
 import t, { type Test } from 'tap'
 import type { SseStreams, StreamInfo } from '../../src/index.ts'
+import { eventually } from '../helpers/eventually.ts'
 import { ManualClock } from '../helpers/manual-clock.ts'
 import { numbers } from '../helpers/numbers.ts'
 import { startApp, type App, type AppOptions } from '../helpers/start-app.ts'
 import { StepGate } from '../helpers/step-gate.ts'
+import { turn } from '../helpers/turns.ts'
 
 interface Started {
   readonly app: App
@@ -23,11 +25,6 @@ async function start(t: Test, options: AppOptions = {}): Promise<Started> {
     options
   )
   return { app, streams: app.fastify.sseStreams, gate }
-}
-
-/** The server learns a moment later than the client that the client has left. */
-async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise((resolve) => setImmediate(resolve))
 }
 
 t.test('get', async (t) => {
@@ -78,7 +75,7 @@ t.test('get', async (t) => {
   t.test('of a trimmed log names what is retained', async (t) => {
     const { streams } = await start(t)
     await streams.start(numbers(5), { streamId: 's', bufferSize: 2 })
-    await until(() => streams.get('s')?.state === 'finished')
+    await eventually('it has finished', () => streams.get('s')?.state === 'finished')
     t.match(streams.get('s'), { firstSequence: 4, lastSequence: 5, bufferedEvents: 2 })
   })
 
@@ -129,7 +126,7 @@ t.test('start', async (t) => {
     const { app, streams } = await start(t)
     const info = await streams.start(numbers(3), { streamId: 's' })
     t.match(info, { streamId: 's', state: 'running', clients: 0 })
-    await until(() => streams.get('s')?.state === 'finished')
+    await eventually('it has finished', () => streams.get('s')?.state === 'finished')
     const client = await app.open('/s')
     await client.waitForEnd()
     t.same(client.data, ['1', '2', '3'])
@@ -200,7 +197,7 @@ t.test('start', async (t) => {
     }
     for (const [streamId, handler] of Object.entries(handlers)) {
       await streams.start(handler as () => Iterable<string>, { streamId })
-      await until(() => streams.get(streamId)?.state === 'finished')
+      await eventually('it has finished', () => streams.get(streamId)?.state === 'finished')
       t.match(streams.get(streamId), { outcome: 'completed', lastSequence: 2 }, streamId)
     }
   })
@@ -258,11 +255,11 @@ t.test('abort', async (t) => {
       },
       { streamId: 's' }
     )
-    await new Promise((resolve) => setImmediate(resolve))
+    await turn()
     t.equal(await streams.abort('s', { reason: 'stop button' }), true)
     t.ok(reason instanceof DOMException)
     t.match(reason, { name: 'AbortError', message: 'stop button' })
-    await until(() => streams.get('s')?.state === 'finished')
+    await eventually('it has finished', () => streams.get('s')?.state === 'finished')
     t.equal(streams.get('s')?.outcome, 'aborted')
   })
 
@@ -370,7 +367,7 @@ t.test('stats', async (t) => {
     await resumed.waitForData(1)
     gate.release(1)
     await resumed.waitForEnd()
-    await until(() => streams.stats().clients === 0)
+    await eventually('its client has left', () => streams.stats().clients === 0)
     t.match(streams.stats(), {
       running: 0,
       finished: 1,
@@ -402,7 +399,7 @@ t.test('stats', async (t) => {
     await streams.start(numbers(1, new StepGate()), { streamId: 'aborted' })
     await streams.abort('aborted')
     for (const streamId of ['a', 'b', 'c', 'd']) await streams.start(numbers(1, new StepGate()), { streamId })
-    await until(() => streams.stats().running === 3)
+    await eventually('the others are let go', () => streams.stats().running === 3)
     const { started, running, completed, failed, aborted, evicted, removedForCapacity } = streams.stats()
     t.same(
       { started, running, completed, failed, aborted, evicted },
@@ -417,11 +414,11 @@ t.test('clients leave, the run goes on', async (t) => {
   const [first, second] = await Promise.all([app.open('/s'), app.open('/s')])
   t.equal(streams.get('s')?.clients, 2)
   await first.drop()
-  await until(() => streams.get('s')?.clients === 1)
+  await eventually('a client has left', () => streams.get('s')?.clients === 1)
   await second.drop()
-  await until(() => streams.get('s')?.clients === 0)
+  await eventually('a client has left', () => streams.get('s')?.clients === 0)
   gate.release(2)
-  await until(() => streams.get('s')?.state === 'finished')
+  await eventually('it has finished', () => streams.get('s')?.state === 'finished')
   t.match(streams.get('s'), { outcome: 'completed', lastSequence: 2 })
 })
 
@@ -437,10 +434,10 @@ t.test('the signal option', async (t) => {
       },
       { streamId: 's', signal: controller.signal }
     )
-    await new Promise((resolve) => setImmediate(resolve))
+    await turn()
     controller.abort('why')
     t.match(reason, { name: 'AbortError', cause: 'why' })
-    await until(() => streams.get('s')?.state === 'finished')
+    await eventually('it has finished', () => streams.get('s')?.state === 'finished')
     t.equal(streams.get('s')?.outcome, 'aborted')
   })
 
@@ -467,7 +464,7 @@ t.test('orphanTimeout: 0 aborts with the last client, and leaves alone what neve
   await streams.start(numbers(1, new StepGate()), { streamId: 'job' })
   const client = await app.open('/s')
   await client.drop()
-  await until(() => streams.get('s')?.state === 'finished')
+  await eventually('it has finished', () => streams.get('s')?.state === 'finished')
   t.equal(streams.get('s')?.outcome, 'aborted')
   t.equal(streams.get('job')?.state, 'running')
 })

@@ -1,6 +1,6 @@
 import Fastify, { type FastifyReply, type FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
-import streamPlugin, { type AttachOptions, type StreamOptions, type StreamPluginOptions } from '../../src/index.ts'
+import streamPlugin, { type StreamOptions, type StreamPluginOptions } from '../../src/index.ts'
 import { numbers } from '../helpers/numbers.ts'
 import type { SseClient, SseRequest } from '../helpers/sse-client.ts'
 import { startApp, type App } from '../helpers/start-app.ts'

@@ -1,9 +1,11 @@
 import { connect, type Socket } from 'node:net'
 import t, { type Test } from 'tap'
+import { eventually } from '../helpers/eventually.ts'
 import { ManualClock } from '../helpers/manual-clock.ts'
 import { numbers } from '../helpers/numbers.ts'
 import { startApp, type App, type AppOptions } from '../helpers/start-app.ts'
 import { StepGate } from '../helpers/step-gate.ts'
+import { turn } from '../helpers/turns.ts'
 
 interface Started {
   readonly app: App
@@ -37,14 +39,9 @@ async function start(t: Test, options: AppOptions = {}): Promise<Started> {
     options
   )
   const { sseStreams } = app.fastify
-  const untilClients = async (count: number): Promise<void> => {
-    while (sseStreams.stats().clients !== count) await turn()
-  }
+  const untilClients = (count: number): Promise<void> =>
+    eventually(`${count} clients`, () => sseStreams.stats().clients === count)
   return { app, gate, handler, waiting, untilClients }
-}
-
-function turn(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve))
 }
 
 /** A connection that a test writes requests to; `text()` is all that came back. */
@@ -57,9 +54,7 @@ function openSocket(
   let text = ''
   socket.on('data', (bytes) => (text += String(bytes)))
   socket.on('error', () => {})
-  const until = async (wanted: RegExp): Promise<void> => {
-    while (!wanted.test(text)) await turn()
-  }
+  const until = (wanted: RegExp): Promise<void> => eventually(String(wanted), () => wanted.test(text))
   return { socket, text: () => text, until }
 }
 
@@ -98,14 +93,14 @@ for (const protocol of ['http/1.1', 'h2'] as const) {
           plugin: { orphanTimeout: 1_000 }
         })
         const client = app.send('/waits', { body })
-        while (waiting.handlers === 0) await turn()
+        await eventually('the handler', () => waiting.handlers === 1)
         await client.drop()
-        while (waiting.left === 0) await turn()
+        await eventually('the client has left', () => waiting.left === 1)
         handler.release(1)
-        while (app.fastify.sseStreams.size === 0) await turn()
+        await eventually('the stream', () => app.fastify.sseStreams.size === 1)
         await untilClients(0)
         clock.advance(1_000)
-        while (app.fastify.sseStreams.get('s')?.state === 'running') await turn()
+        await eventually('its end', () => app.fastify.sseStreams.get('s')?.state === 'finished')
         t.equal(app.fastify.sseStreams.get('s')?.outcome, 'aborted', 'an orphan like any other')
       })
     }
@@ -258,7 +253,7 @@ t.test('a stalled client is cut off, and resumes without a gap', async (t) => {
   // The socket takes what fits; from then on nothing moves, and the clock is all that can change that.
   while (app.fastify.sseStreams.stats().stalledClients === 0) {
     clock.advance(250)
-    await new Promise((resolve) => setImmediate(resolve))
+    await turn()
   }
   client.resume()
   t.equal(await client.waitForEnd(), 'truncated')

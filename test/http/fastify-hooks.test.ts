@@ -10,9 +10,11 @@ import { connect } from 'node:net'
 import { PassThrough } from 'node:stream'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
+import { eventually } from '../helpers/eventually.ts'
 import { numbers } from '../helpers/numbers.ts'
 import { startApp, type App } from '../helpers/start-app.ts'
 import { StepGate } from '../helpers/step-gate.ts'
+import { turn } from '../helpers/turns.ts'
 
 declare module 'fastify' {
   interface Session {
@@ -32,12 +34,12 @@ t.test('a route', async (t) => {
       reply.sseFromGenerator(numbers(2))
     },
     'that is async, waits first, and returns nothing': async (_, reply) => {
-      await new Promise((resolve) => setImmediate(resolve))
+      await turn()
       reply.sseFromGenerator(numbers(2))
     },
     'that is async and waits afterwards': async (_, reply) => {
       reply.sseFromGenerator(numbers(2))
-      await new Promise((resolve) => setImmediate(resolve))
+      await turn()
       return reply
     }
   }
@@ -232,7 +234,7 @@ t.test('other plugins take part in the response', async (t) => {
   t.test('an onSend hook may set headers, later', async (t) => {
     const app = await openBehind(t, (fastify) =>
       fastify.addHook('onSend', async (_request, reply) => {
-        await new Promise((resolve) => setImmediate(resolve))
+        await turn()
         reply.header('x-late', 'yes')
       })
     )
@@ -264,7 +266,7 @@ t.test('other plugins take part in the response', async (t) => {
     let responses = 0
     const app = await openBehind(t, (fastify) => fastify.addHook('onResponse', async () => void responses++))
     await (await app.open('/')).waitForEnd()
-    while (responses === 0) await new Promise((resolve) => setImmediate(resolve))
+    await eventually('onResponse', () => responses > 0)
     t.equal(responses, 1)
   })
 })
@@ -277,7 +279,7 @@ t.test('an onSend hook that fails', async (t) => {
       }),
     'rejects later': (fastify) =>
       fastify.addHook('onSend', async () => {
-        await new Promise((resolve) => setImmediate(resolve))
+        await turn()
         throw new Error('hook')
       }),
     'calls back with an error': (fastify) =>
@@ -302,8 +304,7 @@ t.test('an onSend hook that fails', async (t) => {
           t.equal(await client.waitForEnd(), 'end')
           t.equal(app.fastify.sseStreams.get('s')?.clients, 0)
           gate.release(1)
-          while (app.fastify.sseStreams.get('s')?.state === 'running')
-            await new Promise((resolve) => setImmediate(resolve))
+          await eventually('its end', () => app.fastify.sseStreams.get('s')?.state === 'finished')
           t.equal(app.fastify.sseStreams.get('s')?.outcome, 'completed')
         }
       )
@@ -355,7 +356,7 @@ t.test('an onSend hook that takes its time', async (t) => {
     gate.release(2)
     await first.waitForData(2)
     const opening = app.open('/slow')
-    while (app.fastify.sseStreams.get('s')?.clients !== 2) await new Promise((resolve) => setImmediate(resolve))
+    await eventually('two clients', () => app.fastify.sseStreams.get('s')?.clients === 2)
     gate.release(7)
     await first.waitForEnd()
     hook.release(1)
@@ -374,7 +375,7 @@ t.test('an onSend hook that takes its time', async (t) => {
     const { app, gate, hook } = await startSlow(t)
     const first = await app.open('/')
     const opening = app.open('/slow/live')
-    while (app.fastify.sseStreams.get('s')?.clients !== 2) await new Promise((resolve) => setImmediate(resolve))
+    await eventually('two clients', () => app.fastify.sseStreams.get('s')?.clients === 2)
     gate.release(3)
     await first.waitForData(3)
     hook.release(1)
@@ -392,9 +393,9 @@ t.test('an onSend hook that takes its time', async (t) => {
     t.teardown(() => socket.destroy())
     socket.write('GET /slow HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n')
     const clients = (): number | undefined => app.fastify.sseStreams.get('s')?.clients
-    while (clients() !== 2) await new Promise((resolve) => setImmediate(resolve))
+    await eventually('two clients', () => clients() === 2)
     socket.destroy()
-    while (clients() !== 1) await new Promise((resolve) => setImmediate(resolve))
+    await eventually('one client', () => clients() === 1)
     hook.release(1)
     const next = await app.open('/')
     await next.next()
@@ -453,7 +454,7 @@ t.test('a generator may add a listener per step without a warning', async (t) =>
     )
   )
   await (await app.open('/')).waitForEnd()
-  await new Promise((resolve) => setImmediate(resolve))
+  await turn()
   t.same(warnings, [])
 })
 

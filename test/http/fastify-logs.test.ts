@@ -1,5 +1,6 @@
 import t, { type Test } from 'tap'
 import type { SseInput, StreamOptions } from '../../src/index.ts'
+import { eventually } from '../helpers/eventually.ts'
 import { numbers } from '../helpers/numbers.ts'
 import { startApp, type App, type AppOptions } from '../helpers/start-app.ts'
 import { StepGate } from '../helpers/step-gate.ts'
@@ -27,11 +28,9 @@ async function start(
     fastify: { logger, ...appOptions.fastify }
   })
   const finish = async (): Promise<Line> => {
-    for (;;) {
-      const line = lines.find((line) => 'outcome' in line)
-      if (line) return line
-      await new Promise((resolve) => setImmediate(resolve))
-    }
+    const isFinish = (line: Line): boolean => 'outcome' in line
+    await eventually('the line at the end', () => lines.some(isFinish))
+    return lines.find(isFinish) as Line
   }
   return { app, lines, finish }
 }
@@ -90,7 +89,7 @@ for (const http2 of [false, true]) {
     await client.next()
     const before = lines.length
     await client.drop()
-    while (app.fastify.sseStreams.get('s')?.clients !== 0) await new Promise((resolve) => setImmediate(resolve))
+    await eventually('it has left', () => app.fastify.sseStreams.get('s')?.clients === 0)
     const since = lines.slice(before)
     t.ok(since.some(({ level, streamId }) => level === DEBUG && streamId === 's'))
     t.same(

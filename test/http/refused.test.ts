@@ -1,5 +1,6 @@
 import t, { type Test } from 'tap'
 import type { StreamOptions, StreamPluginOptions } from '../../src/index.ts'
+import { createDeferred } from '../helpers/deferred.ts'
 import { numbers } from '../helpers/numbers.ts'
 import { startApp, type App, type AppOptions } from '../helpers/start-app.ts'
 import { StepGate } from '../helpers/step-gate.ts'
@@ -199,7 +200,7 @@ t.test('while draining', async (t) => {
   /** A server in its drain phase: one stream still runs, the listener still takes requests. */
   async function startDraining(t: Test, plugin: StreamPluginOptions): Promise<Draining> {
     const gate = new StepGate()
-    const { promise: draining, resolve: onDraining } = withResolvers()
+    const { promise: draining, resolve: onDraining } = createDeferred()
     const app = await startApp(
       t,
       (fastify) => {
@@ -260,10 +261,3 @@ t.test('while draining', async (t) => {
     await closed
   })
 })
-
-// Promise.withResolvers() of Node 22.
-function withResolvers(): { promise: Promise<void>; resolve: () => void } {
-  let resolve = (): void => {}
-  const promise = new Promise<void>((settle) => (resolve = settle))
-  return { promise, resolve }
-}

@@ -4,10 +4,12 @@ import { connect } from 'node:net'
 import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
 import type { StreamPluginOptions } from '../../src/index.ts'
+import { eventually } from '../helpers/eventually.ts'
 import { numbers } from '../helpers/numbers.ts'
 import type { SseClient } from '../helpers/sse-client.ts'
 import { startApp, type App, type AppOptions } from '../helpers/start-app.ts'
 import { StepGate } from '../helpers/step-gate.ts'
+import { turn } from '../helpers/turns.ts'
 
 interface Running {
   readonly app: App
@@ -111,7 +113,7 @@ for (const http2 of [false, true]) {
       })
       const client = await app.open('/s')
       client.pause()
-      while (app.fastify.sseStreams.get('s')?.state !== 'finished') await new Promise(setImmediate)
+      await eventually('it has finished', () => app.fastify.sseStreams.get('s')?.state === 'finished')
       const closed = app.fastify.close()
       client.resume()
       await closed
@@ -196,7 +198,7 @@ t.test('a generator may run its finally within abortTimeout', async (t) => {
           try {
             yield* numbers(1, new StepGate())(signal)
           } finally {
-            await new Promise((resolve) => setImmediate(resolve))
+            await turn()
             hasCleanedUp = true
           }
         })
