@@ -82,7 +82,9 @@ function register(fastify: FastifyInstance, options: StreamPluginOptions, clock:
   fastify.addHook('preClose', close)
   // Others do otherwise, and `close()` would then wait for our responses for ever. What is registered once the server is
   // ready is called before all `preClose` hooks.
-  fastify.addHook('onReady', async () => (fastify as ClosingInstance).onClose?.(close))
+  fastify.addHook('onReady', async () => {
+    ;(fastify as ClosingInstance).onClose?.(close)
+  })
   fastify.addHook('onClose', async () => {
     const left = registry.size + registry.subscribers.size + registry.producers + registry.heartbeat.size
     if (left > 0) fastify.log.error({ left }, 'streams, responses or generators are left after close')

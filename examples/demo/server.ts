@@ -98,10 +98,22 @@ function explain(error: unknown, port: number): unknown {
   return error
 }
 
+/** The shell between npm and this process does not pass a SIGTERM on: without this, `kill` of `npm run demo` leaves it here. */
+function whenParentExits(onExit: () => void): void {
+  if (process.env['npm_lifecycle_event'] !== 'demo') return
+  const parent = process.ppid
+  const timer = setInterval(() => {
+    if (process.ppid === parent) return
+    clearInterval(timer)
+    onExit()
+  }, 500).unref()
+}
+
 async function main(): Promise<void> {
   const port = parsePort(process.env['PORT'])
   const fastify = await build()
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => void fastify.close())
+  whenParentExits(() => void fastify.close())
   try {
     console.log(`The demo is at ${await fastify.listen({ host, port })} (Ctrl+C ends it)`)
   } catch (error) {
