@@ -53,7 +53,7 @@ export class Dispatcher {
     if (dispatched === undefined) return
     dispatched.hasFailed = true
     if (!reply.sent || reply.raw.headersSent) return
-    logSafely(reply.log, 'error', error, {}, 'an onSend hook failed')
+    logSafely(reply.log, 'error', { err: error }, 'an onSend hook failed')
     const body = JSON.stringify({ statusCode: 500, error: 'Internal Server Error', message: 'Internal Server Error' })
     reply.raw.writeHead(500, { 'content-type': 'application/json; charset=utf-8' })
     reply.raw.end(body)

@@ -99,7 +99,7 @@ export class EventLog {
   #heldBytes = 0
 
   constructor(maxBytes: number) {
-    this.#maxSegmentBytes = Math.min(MAX_SEGMENT_BYTES, Math.max(1, maxBytes >>> 3))
+    this.#maxSegmentBytes = Math.min(MAX_SEGMENT_BYTES, Math.max(1, Math.floor(maxBytes / 8)))
   }
 
   /** The oldest retained event; `lastSequence + 1` where none is. */
@@ -237,7 +237,8 @@ export class EventLog {
       this.#heldBytes -= source.buffer.length
     })
     this.#heldBytes += capacity
-    this.#segments.splice(index, sources.length, merged)
+    // A new array, since one that has grown keeps room for more.
+    this.#segments = [...this.#segments.slice(0, index), merged]
   }
 
   /** Where the event after `sequence` begins. `sequence` must be in `firstSequence - 1 … lastSequence`. */

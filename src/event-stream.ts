@@ -221,10 +221,10 @@ export class EventStream implements RunTarget, Task {
     this.#readers.forgetSlice()
     this.log.compact()
     this.#memory.account()
-    this.#run?.finish(this.#summary(outcome))
     this.#host.onFinished(this)
     if (this.#readers.size > 0) this.#queueFlush()
     this.#rearm()
+    this.#run?.finish(this.#summary(outcome))
   }
 
   // Never a payload, a cursor or an epoch: it goes into a log.

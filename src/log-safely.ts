@@ -1,19 +1,26 @@
 import type { FastifyBaseLogger } from 'fastify'
 
 /**
- * Logs what user code threw. Users throw anything, and a serializer reads what they threw: a getter that throws must not
- * take more along with it.
+ * Writes a log line. A line must not take more along with it: users throw anything, and a serializer reads what they
+ * threw; and a logger of their own may throw itself.
  */
 export function logSafely(
   logger: FastifyBaseLogger,
-  level: 'warn' | 'error',
-  error: unknown,
+  level: 'info' | 'warn' | 'error',
   fields: object,
   message: string
 ): void {
   try {
-    logger[level]({ ...fields, err: error }, message)
+    logger[level](fields, message)
   } catch {
-    logger[level](fields, `${message}; what it threw cannot be logged`)
+    logAgain(logger, level, message)
+  }
+}
+
+function logAgain(logger: FastifyBaseLogger, level: 'info' | 'warn' | 'error', message: string): void {
+  try {
+    logger[level](`${message}; its details cannot be logged`)
+  } catch {
+    // Nobody is left to tell.
   }
 }

@@ -55,8 +55,8 @@ export class Responder {
     const route = streamId === undefined ? `${request.method} ${request.routeOptions.url}` : undefined
     const cursor = cursorOf(request, call.lastEventId)
     const visit: Visit = { reply, streamId, cursor, from, client }
-    if (isHead(request) && streamId === undefined) return this.#sendHead(visit)
     return this.#answer(visit, () => {
+      if (isHead(request) && streamId === undefined) return this.#sendHead(visit)
       const stream =
         route === undefined
           ? this.#registry.find(streamId as string, owner)

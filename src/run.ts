@@ -74,7 +74,7 @@ export class Run implements ProducerSink {
   /** The stream has finished; only the generator may still have to close. */
   finish(line: object): void {
     this.#signal?.removeEventListener('abort', this.#onSignal)
-    this.#logger.info(line, 'stream finished')
+    logSafely(this.#logger, 'info', line, 'stream finished')
   }
 
   abort(reason: DOMException): void {
@@ -85,7 +85,7 @@ export class Run implements ProducerSink {
   letGo(): void {
     if (this.isReleased) return
     const { streamId } = this.#target
-    this.#logger.warn({ streamId }, 'the generator did not close within abortTimeout and was let go')
+    logSafely(this.#logger, 'warn', { streamId }, 'the generator did not close within abortTimeout and was let go')
     this.#producer.release()
   }
 
@@ -108,7 +108,107 @@ export class Run implements ProducerSink {
   }
 
   onFailed(error: unknown): void {
-    logSafely(this.#logger, 'error', error, { streamId: this.#target.streamId }, 'stream failed')
+    logSafely(this.#logger, 'error', { streamId: this.#target.streamId, err: error }, 'stream failed')
+    this.#target.onFailed(describeError(error))
+  }
+
+  onCloseFailed(error: unknown): void {
+    const fields = { streamId: this.#target.streamId, err: error }
+    logSafely(this.#logger, 'warn', fields, 'the generator threw while it was closed')
+  }
+
+  onReleased(): void
+}
+
+/**
+ * One run of a handler: its generator, and all that a stream holds for no longer than that lives (signal, `map` and
+ * `serialize`, the logger of the request).
+ */
+export class Run implements ProducerSink {
+  readonly #target: RunTarget
+  readonly #producer: Producer
+  readonly #encoding: Encoding
+  readonly #signal: AbortSignal | undefined
+  readonly #logger: FastifyBaseLogger
+
+  constructor(
+    target: RunTarget,
+    encoding: Encoding,
+    signal: AbortSignal | undefined,
+    logger: FastifyBaseLogger,
+    turn: Turn
+  ) {
+    this.#target = target
+    this.#encoding = encoding
+    this.#signal = signal
+    this.#logger = logger
+    this.#producer = new Producer(this, turn)
+  }
+
+  /** Whether a frame waits for room. */
+  get isWaiting(): boolean {
+    return this.#producer.isWaiting
+  }
+
+  /** Whether the generator has let go. */
+  get isReleased(): boolean {
+    return this.#producer.isReleased
+  }
+
+  /** Calls the handler, unless its signal is aborted already. Rethrows what it throws synchronously. */
+  call(start: Start): void {
+    if (this.#signal?.aborted !== true) this.#producer.call(start)
+  }
+
+  /** Begins to pull, or reports the signal that is aborted already. */
+  begin(): void {
+    this.#signal?.addEventListener('abort', this.#onSignal)
+    if (this.#signal?.aborted === true) this.#onSignal()
+    else this.#producer.pull()
+  }
+
+  resume(): void {
+    this.#producer.resume()
+  }
+
+  /** The stream has finished; only the generator may still have to close. */
+  finish(line: object): void {
+    this.#signal?.removeEventListener('abort', this.#onSignal)
+    logSafely(this.#logger, 'info', line, 'stream finished')
+  }
+
+  abort(reason: DOMException): void {
+    this.#producer.abort(reason)
+  }
+
+  /** Lets go of a generator that was told to close and has not. */
+  letGo(): void {
+    if (this.isReleased) return
+    const { streamId } = this.#target
+    logSafely(this.#logger, 'warn', { streamId }, 'the generator did not close within abortTimeout and was let go')
+    this.#producer.release()
+  }
+
+  #onSignal = (): void => this.#target.onSignal(this.#signal?.reason)
+
+  encode(value: unknown): Frame {
+    const { epoch, nextSequence, maxEventBytes } = this.#target
+    const text = encodeValue(value, this.#encoding) + idLine(epoch, nextSequence)
+    const bytes = Buffer.byteLength(text)
+    if (bytes > maxEventBytes) throw new EventTooLargeError(bytes, maxEventBytes)
+    return { text, bytes }
+  }
+
+  tryAppend(frame: Frame): boolean {
+    return this.#target.tryAppend(frame)
+  }
+
+  onDone(): void {
+    this.#target.onCompleted()
+  }
+
+  onFailed(error: unknown): void {
+    logSafely(this.#logger, 'error', { streamId: this.#target.streamId, err: error }, 'stream failed')
     this.#target.onFailed(describeError(error))
   }
 
