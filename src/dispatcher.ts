@@ -1,5 +1,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { ServerHttp2Session } from 'node:http2'
+import type { Socket } from 'node:net'
+import type { Clock } from './clock.ts'
 import { logSafely } from './log-safely.ts'
 import { isHttp2 } from './transport.ts'
 
@@ -16,14 +18,14 @@ interface Dispatched {
  */
 export class Dispatcher {
   readonly #dispatched = new WeakMap<FastifyRequest, Dispatched>()
-  readonly #sessions = new Set<ServerHttp2Session>()
+  readonly #sessions = new Map<ServerHttp2Session, Socket>()
 
   /** Sends `payload`; `leave` is called once the response is through, or its client is gone, whatever notices first. */
   dispatch(reply: FastifyReply, payload: unknown, leave: () => void = () => {}): FastifyReply {
     const { request, raw } = reply
     const dispatched: Dispatched = { leave, hasFailed: false }
     this.#dispatched.set(request, dispatched)
-    raw.once('close', leave)
+    raw.on('close', leave)
     if (isHttp2(raw)) this.#trackSession(raw.stream?.session as ServerHttp2Session | undefined)
     else if (raw.socket === null) this.#watchSocket(reply, leave)
     if (raw.destroyed || (request.raw.destroyed && request.raw.aborted)) leave()
@@ -53,7 +55,7 @@ export class Dispatcher {
     if (dispatched === undefined) return
     dispatched.hasFailed = true
     if (!reply.sent || reply.raw.headersSent) return
-    logSafely(reply.log, 'error', { err: error }, 'an onSend hook failed')
+    logSafely(reply.log, 'error', {}, 'an onSend hook failed', error)
     const body = JSON.stringify({ statusCode: 500, error: 'Internal Server Error', message: 'Internal Server Error' })
     reply.raw.writeHead(500, { 'content-type': 'application/json; charset=utf-8' })
     reply.raw.end(body)
@@ -61,12 +63,21 @@ export class Dispatcher {
 
   #trackSession(session: ServerHttp2Session | undefined): void {
     if (session === undefined || session.closed || this.#sessions.has(session)) return
-    this.#sessions.add(session)
-    session.once('close', () => this.#sessions.delete(session))
+    // `session.socket` is a proxy that cannot be destroyed; what its `once` returns is the socket itself.
+    const socket = session.socket.once('close', () => this.#sessions.delete(session))
+    this.#sessions.set(session, socket)
   }
 
-  /** Lets the HTTP/2 sessions end that carried our responses; Node 20 keeps a server open for them. */
-  closeSessions(): void {
-    for (const session of this.#sessions) session.close()
+  /**
+   * Lets the HTTP/2 sessions end that carried our responses; Node 20 keeps a server open for them. A session that has
+   * ended waits for its peer to hang up; one that does not within `timeoutMs` is cut off.
+   */
+  closeSessions(clock: Clock, timeoutMs: number): void {
+    if (this.#sessions.size === 0) return
+    for (const session of this.#sessions.keys()) session.close()
+    const cutOff = (): void => {
+      for (const [session, socket] of this.#sessions) if (session.destroyed) socket.destroy()
+    }
+    clock.setTimer(cutOff, timeoutMs, true)
   }
 }

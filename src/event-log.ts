@@ -78,7 +78,8 @@ class Segment {
 
 const INDEX_BYTES = 4
 const FIRST_SEGMENT_BYTES = 512
-const MAX_SEGMENT_BYTES = 256 * 1024
+// As large as the largest slice: a slow socket that holds on to a slice of a segment holds the whole of it.
+const MAX_SEGMENT_BYTES = 64 * 1024
 
 /**
  * The retained frames of one stream: a window that grows at the end and is trimmed at the front, event by event, while

@@ -1,25 +1,29 @@
 import type { FastifyBaseLogger } from 'fastify'
 
+type Level = 'info' | 'warn' | 'error'
+
 /**
- * Writes a log line. A line must not take more along with it: users throw anything, and a serializer reads what they
- * threw; and a logger of their own may throw itself.
+ * Writes a log line that must not take more along with it: users throw anything, and a serializer reads what they threw;
+ * and a logger of their own may throw itself.
  */
 export function logSafely(
   logger: FastifyBaseLogger,
-  level: 'info' | 'warn' | 'error',
+  level: Level,
   fields: object,
-  message: string
+  message: string,
+  error?: unknown
 ): void {
+  if (error === undefined) return tryToLog(logger, level, fields, message)
   try {
-    logger[level](fields, message)
+    logger[level]({ ...fields, err: error }, message)
   } catch {
-    logAgain(logger, level, message)
+    tryToLog(logger, level, fields, `${message}; what it threw cannot be logged`)
   }
 }
 
-function logAgain(logger: FastifyBaseLogger, level: 'info' | 'warn' | 'error', message: string): void {
+function tryToLog(logger: FastifyBaseLogger, level: Level, fields: object, message: string): void {
   try {
-    logger[level](`${message}; its details cannot be logged`)
+    logger[level](fields, message)
   } catch {
     // Nobody is left to tell.
   }

@@ -42,7 +42,7 @@ const aFunction: Rule = { isValid: (value) => typeof value === 'function', allow
 const anything: Rule = { isValid: () => true, allowed: '' }
 const signal: Rule = { isValid: (value) => value instanceof AbortSignal, allowed: 'Use an AbortSignal.' }
 
-const STREAM_RULES: Rules = {
+export const STREAM_RULES: Rules = {
   bufferTTL: milliseconds,
   orphanTimeout: millisecondsOrInfinity,
   bufferSize: count,
@@ -52,7 +52,7 @@ const STREAM_RULES: Rules = {
   serialize: aFunction
 }
 
-const CLIENT_RULES: Rules = {
+export const CLIENT_RULES: Rules = {
   heartbeatInterval: milliseconds,
   stallTimeout: millisecondsOrInfinity,
   maxConnectionAge: millisecondsOrInfinity,
@@ -117,6 +117,12 @@ export function validate(options: unknown, rules: Rules): void {
     if (value !== undefined && !rule.isValid(value))
       throw new OptionInvalidError(name, inspectValue(value), rule.allowed)
   }
+}
+
+/** Whether a user gave any of these options. */
+export function hasAny(options: object, rules: Rules): boolean {
+  for (const name in options) if (Object.hasOwn(rules, name)) return true
+  return false
 }
 
 function namesOf(rules: Rules): string {

@@ -8,7 +8,7 @@ import type { AttachOptions, MappedStreamOptions, StreamOptions, StreamPluginOpt
 import { Registry, type Handler } from './registry.ts'
 import { Responder } from './reply.ts'
 import { resolvePluginOptions, type RegistrySettings } from './settings.ts'
-import { shutdownBudgetMs } from './shutdown.ts'
+import { FLUSH_TIMEOUT_MS, shutdownBudgetMs } from './shutdown.ts'
 import { RegistryView, type SseStreams, type StreamHandler } from './sse-streams.ts'
 
 declare module 'fastify' {
@@ -77,13 +77,18 @@ function register(fastify: FastifyInstance, options: StreamPluginOptions, clock:
     } catch (error) {
       fastify.log.error({ err: error }, 'streams could not be closed in order')
     }
-    dispatcher.closeSessions()
+    dispatcher.closeSessions(clock, FLUSH_TIMEOUT_MS)
   }
   fastify.addHook('preClose', close)
-  // Others do otherwise, and `close()` would then wait for our responses for ever. What is registered once the server is
-  // ready is called before all `preClose` hooks.
+  // Others do otherwise, and `close()` would then wait for our responses for ever. Called before all `preClose` hooks, this
+  // watches for a server that has been closed without ours.
+  const closeWithServer = (): void => {
+    if (registry.isShuttingDown) return
+    if (fastify.server.listening) clock.setTimer(closeWithServer, 100, true)
+    else void close()
+  }
   fastify.addHook('onReady', async () => {
-    ;(fastify as ClosingInstance).onClose?.(close)
+    ;(fastify as ClosingInstance).onClose?.(async () => closeWithServer())
   })
   fastify.addHook('onClose', async () => {
     const left = registry.size + registry.subscribers.size + registry.producers + registry.heartbeat.size

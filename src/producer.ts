@@ -135,7 +135,7 @@ export class Producer implements Task {
   }
 
   #onIterable = (iterable: unknown): void => {
-    if (this.#sink === undefined) return
+    if (this.#sink === undefined) return closeUnused(iterable)
     try {
       this.#iterator = iteratorOf(iterable)
       this.#isSync = (iterable as Partial<AsyncIterable<unknown>>)[Symbol.asyncIterator] === undefined
@@ -289,6 +289,15 @@ function canThrow(iterator: AnyIterator | undefined): boolean {
     return typeof iterator?.throw === 'function'
   } catch {
     return false
+  }
+}
+
+// Comes after everybody has let go; a cursor or a connection that it stands for must not stay open.
+function closeUnused(iterable: unknown): void {
+  try {
+    Promise.resolve(iteratorOf(iterable).return?.()).catch(() => {})
+  } catch {
+    // There is nothing to close, or nobody to tell.
   }
 }
 

@@ -46,7 +46,9 @@ export class ResponseBody extends Readable {
     this.#source.open(new ResponseTransport(this.#response, this.#source.onDrain, this.#clock, end))
     // From here on the response is ours. Fastify waits for the end of the payload, and would log every client that leaves
     // as an error and destroy a truncated response under its last bytes.
-    if (!hasTrailers) this.emit('end')
+    if (hasTrailers) return destination
+    this.emit('end')
+    this.removeAllListeners()
     return destination
   }
 

@@ -108,13 +108,13 @@ export class Run implements ProducerSink {
   }
 
   onFailed(error: unknown): void {
-    logSafely(this.#logger, 'error', { streamId: this.#target.streamId, err: error }, 'stream failed')
+    logSafely(this.#logger, 'error', { streamId: this.#target.streamId }, 'stream failed', error)
     this.#target.onFailed(describeError(error))
   }
 
   onCloseFailed(error: unknown): void {
-    const fields = { streamId: this.#target.streamId, err: error }
-    logSafely(this.#logger, 'warn', fields, 'the generator threw while it was closed')
+    const { streamId } = this.#target
+    logSafely(this.#logger, 'warn', { streamId }, 'the generator threw while it was closed', error)
   }
 
   onReleased(): void {

@@ -1,8 +1,23 @@
 import type { FastifyRequest } from 'fastify'
 import { inspectValue, OptionInvalidError, OwnerInvalidError, StreamIdInvalidError } from './errors.ts'
 import type { Encoding, Serialize } from './frame.ts'
-import { ATTACH_RULES, PLUGIN_RULES, START_RULES, validate } from './option-rules.ts'
-import type { AttachOptions, Backpressure, StreamOptions, StreamPluginOptions } from './options.ts'
+import {
+  ATTACH_RULES,
+  CLIENT_RULES,
+  hasAny,
+  PLUGIN_RULES,
+  START_RULES,
+  STREAM_RULES,
+  validate
+} from './option-rules.ts'
+import type {
+  AttachOptions,
+  Backpressure,
+  ClientOptions,
+  StreamLifeOptions,
+  StreamOptions,
+  StreamPluginOptions
+} from './options.ts'
 
 // An option is what a user wrote, a setting is what holds: validated, complete, with its unit in its name.
 
@@ -165,7 +180,8 @@ export function resolveAttachCall(options: AttachOptions = {}, plugin: PluginSet
   }
 }
 
-function resolveStream(options: StreamPluginOptions | StreamOptions, defaults: StreamSettings): StreamSettings {
+function resolveStream(options: StreamLifeOptions, defaults: StreamSettings): StreamSettings {
+  if (!hasAny(options, STREAM_RULES)) return defaults
   const maxBytes = options.bufferBytes ?? defaults.maxBytes
   if (options.maxEventSize !== undefined && options.maxEventSize > maxBytes) {
     const allowed = `Use at most bufferBytes (${maxBytes}).`
@@ -181,7 +197,8 @@ function resolveStream(options: StreamPluginOptions | StreamOptions, defaults: S
   }
 }
 
-function resolveClient(options: StreamPluginOptions | StreamOptions, defaults: ClientSettings): ClientSettings {
+function resolveClient(options: ClientOptions, defaults: ClientSettings): ClientSettings {
+  if (!hasAny(options, CLIENT_RULES)) return defaults
   return {
     heartbeatMs: options.heartbeatInterval ?? defaults.heartbeatMs,
     stallTimeoutMs: options.stallTimeout ?? defaults.stallTimeoutMs,

@@ -85,7 +85,7 @@ export class Subscriber implements Reader, Task, Watched {
   }
 
   get heldFrom(): number {
-    return this.#offset - (this.#transport?.waitingBytes ?? 0)
+    return this.#transport === undefined ? Infinity : this.#offset - this.#transport.waitingBytes
   }
 
   get isClosed(): boolean {
@@ -127,7 +127,10 @@ export class Subscriber implements Reader, Task, Watched {
 
   /** Writes one slice; whoever is still behind then waits for its turn, so that no replay holds up the others. */
   pump(): void {
-    if (this.#state !== 'open' || this.#isBlocked || this.#isQueued) return
+    if (this.#state !== 'open') return
+    // It was too slow, and what it wants next is gone. When it comes back it is told of the gap.
+    if (this.#offset < this.#stream.log.startOffset) return this.truncate()
+    if (this.#isBlocked || this.#isQueued) return
     // What comes last goes out in one write with the end.
     const transport = this.#transport as Transport
     if (this.#stream.isFinished) transport.hold()
@@ -138,8 +141,6 @@ export class Subscriber implements Reader, Task, Watched {
   #writeNext(): void {
     const { log } = this.#stream
     if (this.#offset < log.endOffset) {
-      // It was too slow, and what it wants next is gone. When it comes back it is told of the gap.
-      if (this.#offset < log.startOffset) return this.truncate()
       this.#writeSlice()
       if (this.#isBlocked) return
     }
@@ -255,8 +256,11 @@ export class Subscriber implements Reader, Task, Watched {
   #expectProgress(): void {
     const transport = this.#transport
     if (transport === undefined) return
-    this.#waitingSince = this.#host.turn.now
-    this.#takenBytes = this.#handedBytes - transport.waitingBytes
+    const taken = this.#handedBytes - transport.waitingBytes
+    if (this.#waitingSince === undefined || taken > this.#takenBytes) {
+      this.#waitingSince = this.#host.turn.now
+      this.#takenBytes = taken
+    }
     this.#watch()
   }
 

@@ -3,6 +3,7 @@ import { constants, type Http2ServerResponse } from 'node:http2'
 import { Socket } from 'node:net'
 import type { Clock } from './clock.ts'
 import type { LogSlice } from './event-log.ts'
+import { HEARTBEAT } from './frame.ts'
 
 /** The raw response of a Fastify reply. */
 export type RawResponse = ServerResponse | Http2ServerResponse
@@ -79,7 +80,8 @@ export class ResponseTransport implements Transport {
   write(text: string): boolean {
     if (this.isDestroyed) return false
     this.#direct ??= directSocketOf(this.#response)
-    if (this.#direct !== undefined) return this.#awaitDrain(this.#direct, this.#direct.write(toChunk(text)))
+    if (this.#direct !== undefined)
+      return this.#awaitDrain(this.#direct, this.#direct.write(text === HEARTBEAT ? HEARTBEAT_CHUNK : toChunk(text)))
     return this.#awaitDrain(this.#response, (this.#response as ServerResponse).write(text))
   }
 
@@ -175,7 +177,7 @@ export function truncateResponse(response: RawResponse, clock: Clock): void {
   if (isHttp2(response)) {
     const { stream } = response
     stream.write('', () => stream.close(constants.NGHTTP2_INTERNAL_ERROR))
-  } else if (response.socket === null) response.destroy()
+  } else if (!(response.socket instanceof Socket)) response.destroy()
   else if (response.chunkedEncoding) response.socket.destroySoon()
   else resetAfterFlush(response.socket, clock)
 }
@@ -202,6 +204,9 @@ export function destroyResponse(response: RawResponse): void {
   if (isHttp2(response)) {
     response.stream.close(constants.NGHTTP2_INTERNAL_ERROR)
     response.stream.destroy()
-  } else if (response.headersSent && !response.chunkedEncoding && response.socket !== null) reset(response.socket)
+  } else if (response.headersSent && !response.chunkedEncoding && response.socket instanceof Socket)
+    reset(response.socket)
   else response.destroy()
 }
+
+const HEARTBEAT_CHUNK = toChunk(HEARTBEAT)

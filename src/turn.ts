@@ -1,3 +1,4 @@
+import { AsyncResource } from 'node:async_hooks'
 import type { Clock } from './clock.ts'
 
 /** Work that can be left to a later turn of the event loop. */
@@ -14,6 +15,8 @@ export interface Task {
  */
 export class Turn {
   readonly #clock: Clock
+  // Of the registration: whoever happens to open a turn must not lend it the async context of its request.
+  readonly #context = new AsyncResource('fastify-resumable-sse:turn')
   // Every task is in here at most once: whoever queues it remembers that it did.
   #flushes: Task[] = []
   #waiting: Task[] = []
@@ -53,7 +56,7 @@ export class Turn {
   #open(): void {
     this.#isOpen = true
     this.#begin()
-    setImmediate(this.#end)
+    this.#context.runInAsyncScope(setImmediate, undefined, this.#end)
   }
 
   #begin(): void {

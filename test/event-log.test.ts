@@ -252,7 +252,9 @@ test('a log that holds segments for a slow client is not compacted under it', as
 type Command =
   | { readonly kind: 'append'; readonly text: string }
   | { readonly kind: 'trim'; readonly bytes: number; readonly events: number }
-  | { readonly kind: 'trimSegment' | 'compact' | 'clear' }
+  | { readonly kind: 'trimSegment' }
+  | { readonly kind: 'compact' }
+  | { readonly kind: 'clear' }
   | { readonly kind: 'release'; readonly share: number }
   | { readonly kind: 'read'; readonly share: number; readonly maxBytes: number }
 

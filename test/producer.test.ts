@@ -216,7 +216,7 @@ test('a step that is no object fails', async (t) => {
   for (const made of [1, null, undefined, 'x', true]) {
     for (const next of [() => made, async () => made]) {
       const sink = await run(() => iterable({ next }))
-      t.equal(sink.failures.length, 1, `${String(made)}`)
+      t.equal(sink.failures.length, 1, String(made))
       t.equal(sink.released, 1)
       t.strictSame(sink.texts, [])
     }
@@ -752,7 +752,7 @@ test('a generator may add as many listeners to its signal as it wants', async (t
 
 test('every step runs in the async context of the start, whoever triggers it', async (t) => {
   const storage = new AsyncLocalStorage<string>()
-  const seen: unknown[] = []
+  const seen: [where: string, store: unknown][] = []
   const note = (where: string): void => void seen.push([where, storage.getStore()])
   const sink = new RecordingSink()
   sink.onEncode = () => note('encode')
@@ -801,9 +801,9 @@ test('every step runs in the async context of the start, whoever triggers it', a
   })
   storage.run('abort', () => producer.abort(abortError()))
   await turn()
-  const where = new Set(seen.map(([name]: [string]) => name))
-  t.strictSame([...where].sort(), ['abort', 'encode', 'handler', 'next', 'return', 'throw'])
-  t.strictSame([...new Set(seen.map(([, store]: [string, unknown]) => store))], ['request'])
+  const where = new Set(seen.map(([name]) => name))
+  t.strictSame([...where].toSorted(), ['abort', 'encode', 'handler', 'next', 'return', 'throw'])
+  t.strictSame([...new Set(seen.map(([, store]) => store))], ['request'])
 })
 
 test('the async context is kept when a turn is spent', async (t) => {
@@ -825,7 +825,7 @@ test('the async context is kept when a turn is spent', async (t) => {
 })
 
 test('a generator that is stuck holds nothing of what it filled', async (t) => {
-  const stuck = createDeferred<void>()
+  const stuck = createDeferred()
   let producer: Producer | undefined
   const references = ((): WeakRef<object>[] => {
     const sink = new RecordingSink()

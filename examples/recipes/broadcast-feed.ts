@@ -10,7 +10,12 @@ export async function build(): Promise<FastifyInstance> {
   const fastify = Fastify()
   // A registry that holds nothing but the feed: no other stream can push it out. It never waits for a slow reader, and
   // one that was away for more than the last 1 000 items is told how many it missed.
-  await fastify.register(streamPlugin, { orphanTimeout: Infinity, backpressure: 'none', bufferSize: 1_000 })
+  await fastify.register(streamPlugin, {
+    orphanTimeout: Infinity,
+    backpressure: 'none',
+    bufferSize: 1_000,
+    maxClientsPerStream: 10_000
+  })
 
   const news = new EventEmitter()
   await fastify.sseStreams.start(
@@ -21,6 +26,7 @@ export async function build(): Promise<FastifyInstance> {
   )
 
   fastify.get('/feed', (_request, reply) => reply.sseAttach('news', { from: 'live' }))
+  // Yours will ask who may publish.
   fastify.post('/feed', (request, reply) => {
     news.emit('item', request.body)
     return reply.code(202).send()
@@ -30,5 +36,6 @@ export async function build(): Promise<FastifyInstance> {
 
 if (process.argv[1] === import.meta.filename) {
   const fastify = await build()
-  console.log(await fastify.listen({ host: '127.0.0.1', port: Number(process.env['PORT'] ?? 3000) }))
+  const origin = await fastify.listen({ host: '127.0.0.1', port: Number(process.env['PORT'] ?? 3000) })
+  console.log(`curl -N ${origin}/feed, and meanwhile: curl --json '{"news":1}' ${origin}/feed`)
 }

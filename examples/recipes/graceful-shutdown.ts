@@ -16,6 +16,9 @@ export async function build({ llm = slowEcho }: { llm?: Llm } = {}): Promise<Fas
   const fastify = Fastify({
     // Connections without a request, which browsers like to keep, would hold close() back.
     forceCloseConnections: true,
+    // Fastify would answer 503 to a client that comes back between the end of the streams and that of the server, and an
+    // EventSource gives up for ever on that. With this the plugin answers, and says when to come back.
+    return503OnClosing: false,
     // Fastify gives up on a close hook after this time: it has to exceed the drain.
     pluginTimeout: 60_000
   })
@@ -32,5 +35,6 @@ export async function build({ llm = slowEcho }: { llm?: Llm } = {}): Promise<Fas
 if (process.argv[1] === import.meta.filename) {
   const fastify = await build()
   process.once('SIGTERM', () => void fastify.close())
-  console.log(await fastify.listen({ host: '127.0.0.1', port: Number(process.env['PORT'] ?? 3000) }))
+  const origin = await fastify.listen({ host: '127.0.0.1', port: Number(process.env['PORT'] ?? 3000) })
+  console.log(`curl -N ${origin}/answer, and while it speaks: kill ${process.pid}`)
 }

@@ -18,8 +18,8 @@ const countToTen: Job = async function* (signal) {
 
 export async function build({ job = countToTen }: { job?: Job } = {}): Promise<FastifyInstance> {
   const fastify = Fastify()
-  // A job has no client for as long as nobody looks: it must not be aborted for that.
-  await fastify.register(streamPlugin, { orphanTimeout: Infinity })
+  // A job has no client for as long as nobody looks: it must not be aborted for that, nor to make room for another.
+  await fastify.register(streamPlugin, { orphanTimeout: Infinity, whenFull: 'reject' })
 
   fastify.post('/jobs', async (_request, reply) => {
     const id = randomUUID()
@@ -34,5 +34,6 @@ export async function build({ job = countToTen }: { job?: Job } = {}): Promise<F
 
 if (process.argv[1] === import.meta.filename) {
   const fastify = await build()
-  console.log(await fastify.listen({ host: '127.0.0.1', port: Number(process.env['PORT'] ?? 3000) }))
+  const origin = await fastify.listen({ host: '127.0.0.1', port: Number(process.env['PORT'] ?? 3000) })
+  console.log(`curl -X POST ${origin}/jobs, and with the id that it answers: curl -N ${origin}/jobs/<id>`)
 }

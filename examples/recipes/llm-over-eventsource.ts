@@ -26,5 +26,6 @@ export async function build({ llm = slowEcho }: { llm?: Llm } = {}): Promise<Fas
 
 if (process.argv[1] === import.meta.filename) {
   const fastify = await build()
-  console.log(await fastify.listen({ host: '127.0.0.1', port: Number(process.env['PORT'] ?? 3000) }))
+  const origin = await fastify.listen({ host: '127.0.0.1', port: Number(process.env['PORT'] ?? 3000) })
+  console.log(`curl -N '${origin}/answer?q=hello'`)
 }

@@ -16,7 +16,7 @@ const body = {
 }
 
 export async function build({ llm = slowEcho }: { llm?: Llm } = {}): Promise<FastifyInstance> {
-  const fastify = Fastify()
+  const fastify = Fastify({ forceCloseConnections: true })
   await fastify.register(streamPlugin)
 
   fastify.post<{ Body: { id: string; prompt: string } }>('/answers', { schema: { body } }, (request, reply) => {
@@ -46,5 +46,8 @@ export async function* ask(origin: string, prompt: string, signal?: AbortSignal)
 
 if (process.argv[1] === import.meta.filename) {
   const fastify = await build()
-  console.log(await fastify.listen({ host: '127.0.0.1', port: Number(process.env['PORT'] ?? 3000) }))
+  const origin = await fastify.listen({ host: '127.0.0.1', port: Number(process.env['PORT'] ?? 3000) })
+  console.log(`Asking ${origin} a question`)
+  for await (const token of ask(origin, 'Why is the sky blue?')) process.stdout.write(token)
+  await fastify.close()
 }

@@ -26,6 +26,7 @@ const page = `<!doctype html>
     answer.textContent = saved.text += event.data
     save(event)
   })
+  source.addEventListener('stream-gap', () => answer.after('The server does not have the rest of this answer any more.'))
   source.addEventListener('stream-end', (event) => {
     source.close()
     save(event)
@@ -50,5 +51,6 @@ export async function build({ llm = slowEcho }: { llm?: Llm } = {}): Promise<Fas
 
 if (process.argv[1] === import.meta.filename) {
   const fastify = await build()
-  console.log(await fastify.listen({ host: '127.0.0.1', port: Number(process.env['PORT'] ?? 3000) }))
+  const origin = await fastify.listen({ host: '127.0.0.1', port: Number(process.env['PORT'] ?? 3000) })
+  console.log(`${origin}/ in a browser; reload it while the words come`)
 }

@@ -99,7 +99,7 @@ export class FakeTransport implements Transport {
   }
 
   /** The client takes so many of the waiting bytes. */
-  take(bytes = Infinity): void {
+  take(bytes: number = Infinity): void {
     this.#receive(bytes)
     if (this.#waitingBytes > 0) return
     if (this.#needsDrain && this.outcome === undefined) {

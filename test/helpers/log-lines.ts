@@ -17,7 +17,7 @@ export class LogLines {
 
   /** To be spread into the options of Fastify. */
   get fastify(): FastifyServerOptions {
-    return { logger: { level: 'trace', stream: { write: (line: string) => void (this.text += line) } } }
+    return { logger: { level: 'debug', stream: { write: (line: string) => void (this.text += line) } } }
   }
 
   get lines(): WrittenLine[] {

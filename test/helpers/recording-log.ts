@@ -24,7 +24,7 @@ export function createRecordingLog(): { readonly log: FastifyBaseLogger; readonl
       trace: at('trace'),
       silent: () => {},
       child: (child: object) => makeLog({ ...bindings, ...child })
-    } as unknown as FastifyBaseLogger
+    }
   }
   return { log: makeLog({}), lines }
 }

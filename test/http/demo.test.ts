@@ -1,11 +1,14 @@
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createServer, type AddressInfo } from 'node:net'
+import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import type { FastifyInstance } from 'fastify'
 import type { Browser, Page } from 'playwright-core'
 import t, { type Test } from 'tap'
 import { build, text } from '../../examples/demo/server.ts'
 import { launchChromium } from '../helpers/chromium.ts'
+import { eventually } from '../helpers/eventually.ts'
 import { runScript } from '../helpers/script.ts'
 import { StepGate } from '../helpers/step-gate.ts'
 
@@ -27,7 +30,7 @@ t.test('the page in a browser', async (t) => {
       await waitForLog(page, `Connection lost after word ${received}.`)
       gate.release(100) // while the page is away, or while it comes back: it must not matter
       await waitForWords(page, received + 100)
-      t.ok(await logOf(page, `Resumed with word ${received + 1}.`))
+      await waitForLog(page, `Connected again. The browser said “I have word ${received}”;`)
     }
     gate.release(words.length)
     await waitForLog(page, `Complete: ${words.length} words over 4 connections, none missing, none twice.`)
@@ -76,7 +79,7 @@ t.test('the page in a browser', async (t) => {
     const second = await opened
     await waitForWords(second, 50)
     t.equal(await second.textContent('#text'), words.slice(0, 50).join(''))
-    await waitForLog(second, '50 words had waited on the server and arrived at once.')
+    await waitForLog(second, 'Connected. The server had 50 words by then and sent all of them.')
 
     await page.click('#drop')
     await waitForLog(page, 'Connection lost')
@@ -86,6 +89,59 @@ t.test('the page in a browser', async (t) => {
     t.equal(await second.textContent('#text'), text)
     t.notOk(await logOf(second, 'Connection lost'))
     t.equal(fastify.sseStreams.stats().started, 1)
+  })
+
+  await t.test('without a connection the text ends with how many words wait on the server', async (t) => {
+    const { gate, page } = await openDemo(t, browser, { retry: 60_000 })
+    await page.click('#start')
+    gate.release(20)
+    await waitForWords(page, 20)
+    await page.click('#drop')
+    await waitForLog(page, 'Connection lost after word 20.')
+    gate.release(7)
+    await page.waitForFunction(
+      `document.querySelector('#text').dataset.away === 'Connection lost · 7 words waiting on the server'`
+    )
+    t.equal(await page.textContent('#text'), words.slice(0, 20).join(''), 'and is not a part of it')
+    t.equal(await page.getAttribute('#drop', 'aria-disabled'), 'true')
+    t.equal(await page.getAttribute('#stop', 'aria-disabled'), 'false')
+  })
+
+  await t.test('the words that were missed are the tinted ones', async (t) => {
+    const { gate, fastify, page } = await openDemo(t, browser, { retry: 1_000 })
+    await page.click('#start')
+    gate.release(20)
+    await waitForWords(page, 20)
+    await page.click('#drop')
+    await waitForLog(page, 'Connection lost after word 20.')
+    gate.release(7)
+    await eventually('the server has written 7 more words', () => fastify.sseStreams.list()[0]?.lastSequence === 27)
+    await waitForLog(
+      page,
+      'Connected again. The browser said “I have word 20”; the server sent the 7 words that had waited.'
+    )
+    gate.release(3)
+    await waitForWords(page, 30)
+    const tinted = `[...document.querySelectorAll('#text .missed')].map((word) => word.textContent).join('')`
+    t.equal(await page.evaluate(tinted), words.slice(20, 27).join(''))
+  })
+
+  await t.test('a server that was restarted does not know the stream: the page says so and stops', async (t) => {
+    const { gate, fastify, page } = await openDemo(t, browser)
+    await page.click('#start')
+    gate.release(20)
+    await waitForWords(page, 20)
+    const { port } = fastify.server.address() as AddressInfo
+    await fastify.close()
+    await waitForLog(page, 'Connection lost after word 20.')
+
+    const restarted = await build({ pause: (signal) => gate.pass(signal), retry: 50 })
+    t.teardown(() => restarted.close())
+    await restarted.listen({ host: '127.0.0.1', port })
+    await waitForLog(page, 'The server does not know this stream any more.')
+    await page.waitForFunction(`document.querySelector('#state').textContent === 'This stream is gone'`)
+    t.equal(restarted.sseStreams.stats().started, 0)
+    t.equal(await page.textContent('#text'), words.slice(0, 20).join(''), 'what it had stays')
   })
 
   await t.test('a reload reads the stream of the address again', async (t) => {
@@ -113,7 +169,7 @@ t.test('the page in a browser', async (t) => {
   })
 
   await t.test('an address of a stream that is gone says so and starts nothing', async (t) => {
-    const { fastify, page } = await openDemo(t, browser, '/?stream=gone')
+    const { fastify, page } = await openDemo(t, browser, { path: '/?stream=gone' })
     await waitForLog(page, 'Stream gone is not on the server any more.')
     t.equal(fastify.sseStreams.stats().started, 0)
   })
@@ -149,6 +205,19 @@ t.test('the demo prints its address, serves the page and leaves on SIGTERM', asy
   t.same(await exited, { code: 0, errors: '' })
 })
 
+t.test('a SIGTERM to npm, whose shell does not pass it on, ends the demo too', async (t) => {
+  const npm = spawn('npm', ['run', 'demo'], {
+    env: { ...process.env, PORT: '0' },
+    stdio: ['ignore', 'pipe', 'inherit']
+  })
+  t.teardown(() => npm.kill('SIGKILL'))
+  const lines = createInterface({ input: npm.stdout })
+  while (!String(await once(lines, 'line')).startsWith('The demo is at'));
+  npm.kill('SIGTERM')
+  // `close` comes when nobody holds the pipe any more: npm, its shell and the server are gone.
+  await once(npm, 'close')
+})
+
 interface OpenDemo {
   readonly gate: StepGate
   readonly fastify: FastifyInstance
@@ -156,9 +225,9 @@ interface OpenDemo {
   readonly page: Page
 }
 
-async function openDemo(t: Test, browser: Browser, path = '/'): Promise<OpenDemo> {
+async function openDemo(t: Test, browser: Browser, { path = '/', retry = 50 } = {}): Promise<OpenDemo> {
   const gate = new StepGate()
-  const fastify = await build({ pause: (signal) => gate.pass(signal), retry: 50 })
+  const fastify = await build({ pause: (signal) => gate.pass(signal), retry })
   t.teardown(() => fastify.close())
   const requests: string[] = []
   fastify.addHook('onRequest', async (request) => void requests.push(request.url))

@@ -212,11 +212,36 @@ t.test('other plugins take part in the response', async (t) => {
     t.equal((await app.open('/')).status, 429)
   })
 
+  t.test('compress leaves event streams alone unless it is told otherwise', async (t) => {
+    const app = await openBehind(t, (fastify) => fastify.register(fastifyCompress, { threshold: 0 }))
+    const client = await app.open('/', { headers: { 'accept-encoding': 'gzip' } })
+    t.notOk('content-encoding' in client.headers)
+    t.equal(await client.waitForEnd(), 'end')
+    t.same(client.data, ['1', '2'])
+  })
+
+  // Not wise, since an encoder holds events back, but nothing may be lost.
+  const compress = { threshold: 0, customTypes: /event-stream/ }
   for (const encoding of ['gzip', 'br', 'deflate']) {
     t.test(`compress with ${encoding} changes no byte of the body`, async (t) => {
-      const app = await openBehind(t, (fastify) => fastify.register(fastifyCompress, { threshold: 0 }))
+      const app = await openBehind(t, (fastify) => fastify.register(fastifyCompress, compress))
       const response = await fetch(`http://127.0.0.1:${app.port}/`, { headers: { 'accept-encoding': encoding } })
+      t.equal(response.headers.get('content-encoding'), encoding)
       t.match(await response.text(), /data: 1\nid: .*\.1\n\ndata: 2\nid: .*\.2\n\nevent: stream-end\n.*\.end\n\n$/s)
+    })
+
+    t.test(`a truncation through ${encoding} is an error to its client`, async (t) => {
+      const app = await startApp(t, async (fastify) => {
+        await fastify.register(fastifyCompress, compress)
+        fastify.get('/', (_, reply) => reply.sseFromGenerator(numbers(1, new StepGate()), { streamId: 's' }))
+      })
+      // Brotli holds back even the head until it has something to say.
+      const headers = { 'accept-encoding': encoding }
+      const reading = fetch(`http://127.0.0.1:${app.port}/`, { headers }).then((response) => response.text())
+      reading.catch(() => {})
+      await eventually('its client', () => app.fastify.sseStreams.get('s')?.clients === 1)
+      await app.fastify.close()
+      await t.rejects(reading)
     })
   }
 

@@ -192,8 +192,9 @@ t.test('graceful shutdown lets a running stream finish, then closes', async (t) 
 
 t.test('a recipe listens when it is run', async (t) => {
   const recipe = fileURLToPath(new URL('../../examples/recipes/llm-over-eventsource.ts', import.meta.url))
-  const origin = await runScript(t, recipe, '0').firstLine
-  t.match(textOf(await readAll(`${origin}/answer?q=hi`)), 'You said: hi')
+  const line = await runScript(t, recipe, '0').firstLine
+  const url = /http:[^']*/.exec(line)?.[0] ?? ''
+  t.match(textOf(await readAll(url)), 'You said: hello')
 })
 
 /** A model whose tokens come when the test says so; `prompts` has one entry per run. */

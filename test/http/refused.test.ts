@@ -1,9 +1,9 @@
 import t, { type Test } from 'tap'
 import type { StreamOptions, StreamPluginOptions } from '../../src/index.ts'
-import { createDeferred } from '../helpers/deferred.ts'
 import { numbers } from '../helpers/numbers.ts'
 import { startApp, type App, type AppOptions } from '../helpers/start-app.ts'
 import { StepGate } from '../helpers/step-gate.ts'
+import { turn } from '../helpers/turns.ts'
 
 /** Streams that never finish, each under the name in its path; `/attach/…` follows one. */
 async function startRunning(
@@ -200,7 +200,6 @@ t.test('while draining', async (t) => {
   /** A server in its drain phase: one stream still runs, the listener still takes requests. */
   async function startDraining(t: Test, plugin: StreamPluginOptions): Promise<Draining> {
     const gate = new StepGate()
-    const { promise: draining, resolve: onDraining } = createDeferred()
     const app = await startApp(
       t,
       (fastify) => {
@@ -208,15 +207,17 @@ t.test('while draining', async (t) => {
           reply.sseFromGenerator(numbers(1, gate), { streamId: request.params.id })
         )
       },
-      {
-        plugin: { drainTimeout: 5_000, ...plugin },
-        fastify: { return503OnClosing: false },
-        before: (fastify) => fastify.addHook('preClose', async () => onDraining())
-      }
+      { plugin: { drainTimeout: 5_000, ...plugin }, fastify: { return503OnClosing: false } }
     )
     await (await app.open('/running')).next()
     const closed = app.fastify.close()
-    await draining
+    for (let isRefused = false; !isRefused;) {
+      isRefused = await app.fastify.sseStreams.start(numbers(0)).then(
+        () => false,
+        () => true
+      )
+      await turn()
+    }
     return { app, gate, closed }
   }
 
@@ -256,7 +257,7 @@ t.test('while draining', async (t) => {
     const { app, gate, closed } = await startDraining(t, {})
     const client = await app.open('/new', { headers: { accept: 'application/json' } })
     await client.waitForEnd()
-    t.equal(app.fastify.sseStreams.stats().started, 1)
+    t.equal(app.fastify.sseStreams.get('new'), undefined)
     gate.release(1)
     await closed
   })
