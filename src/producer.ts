@@ -246,7 +246,7 @@ export class Producer implements Task {
 
   // The generator may catch it at its `yield` and go on. One that cannot be told fails.
   #inject(error: unknown): boolean {
-    if (!canThrow(this.#iterator)) return this.#failAndClose(error)
+    if (this.#iterator === undefined || !hasMethod(this.#iterator, 'throw')) return this.#failAndClose(error)
     this.#injected = { error }
     return true
   }
@@ -281,12 +281,13 @@ export class Producer implements Task {
 }
 
 function isThenable(value: unknown): boolean {
-  return typeof value === 'object' && value !== null && typeof (value as PromiseLike<unknown>).then === 'function'
+  return typeof value === 'object' && value !== null && hasMethod(value, 'then')
 }
 
-function canThrow(iterator: AnyIterator | undefined): boolean {
+// Users yield proxies, and iterators have getters: what throws when it is looked at has no such method.
+function hasMethod(value: object, name: string): boolean {
   try {
-    return typeof iterator?.throw === 'function'
+    return typeof (value as Record<string, unknown>)[name] === 'function'
   } catch {
     return false
   }
