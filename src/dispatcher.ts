@@ -18,6 +18,8 @@ interface Dispatched {
  */
 export class Dispatcher {
   readonly #dispatched = new WeakMap<FastifyRequest, Dispatched>()
+  // One listener per connection, however many requests wait on it.
+  readonly #waiting = new WeakMap<Socket, Set<() => void>>()
   readonly #sessions = new Map<ServerHttp2Session, Socket>()
 
   /** Sends `payload`; `leave` is called once the response is through, or its client is gone, whatever notices first. */
@@ -40,8 +42,18 @@ export class Dispatcher {
   #watchSocket({ request, raw }: FastifyReply, leave: () => void): void {
     const { socket } = request.raw
     if (socket.destroyed) return leave()
-    socket.once('close', leave)
-    raw.once('close', () => socket.removeListener('close', leave))
+    const waiting = this.#waiting.get(socket) ?? this.#watch(socket)
+    waiting.add(leave)
+    raw.once('close', () => waiting.delete(leave))
+  }
+
+  #watch(socket: Socket): Set<() => void> {
+    const waiting = new Set<() => void>()
+    this.#waiting.set(socket, waiting)
+    socket.once('close', () => {
+      for (const leave of waiting) leave()
+    })
+    return waiting
   }
 
   /** `onRequestAbort`: the client left, maybe before its response began. */
@@ -78,6 +90,6 @@ export class Dispatcher {
     const cutOff = (): void => {
       for (const [session, socket] of this.#sessions) if (session.destroyed) socket.destroy()
     }
-    clock.setTimer(cutOff, timeoutMs, true)
+    clock.setTimer(cutOff, timeoutMs)
   }
 }

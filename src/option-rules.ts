@@ -109,7 +109,8 @@ export function validate(options: unknown, rules: Rules): void {
   if (typeof options !== 'object' || options === null) {
     throw new OptionInvalidError('options', inspectValue(options), 'Use an object, or leave it out.')
   }
-  for (const [name, value] of Object.entries(options)) {
+  for (const name in options) {
+    const value = (options as Record<string, unknown>)[name]
     const rule = Object.hasOwn(rules, name) ? rules[name] : undefined
     if (rule === undefined) {
       throw new OptionInvalidError(name, inspectValue(value), `There is no such option; there are: ${namesOf(rules)}.`)

@@ -84,7 +84,7 @@ function register(fastify: FastifyInstance, options: StreamPluginOptions, clock:
   // watches for a server that has been closed without ours.
   const closeWithServer = (): void => {
     if (registry.isShuttingDown) return
-    if (fastify.server.listening) clock.setTimer(closeWithServer, 100, true)
+    if (fastify.server.listening) clock.setTimer(closeWithServer, 100)
     else void close()
   }
   fastify.addHook('onReady', async () => {

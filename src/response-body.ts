@@ -35,6 +35,8 @@ export class ResponseBody extends Readable {
     // Whoever has begun to read, such as a hook that counts bytes, made an ordinary readable of it.
     if ((destination as unknown) !== this.#response || this.#pipe !== undefined) return super.pipe(destination, options)
     this.#isDirect = true
+    // Whoever set it, it is not known; the response would end after so many bytes.
+    this.#response.removeHeader('content-length')
     const response = this.#response as { end(text: string): void; write(text: string): boolean }
     // With trailers Fastify ends the response itself, once the payload has ended.
     const hasTrailers = options?.end === false

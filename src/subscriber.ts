@@ -23,6 +23,9 @@ export interface SubscriberHost {
   onClosed(subscriber: Subscriber): void
 }
 
+// Even where stallTimeout is next to nothing.
+const MIN_LOOK_MS = 25
+
 /**
  * One response: a position in the log of one stream, and the transport that its bytes go to.
  *
@@ -270,8 +273,10 @@ export class Subscriber implements Reader, Task, Watched {
 
   #nextDue(now: number): number {
     const { heartbeatMs, stallTimeoutMs } = this.#settings
-    // Progress is seen only by looking: four looks in that time cut a stalled client off at most a quarter late.
-    const stallDue = now + (this.#waitingSince === undefined ? stallTimeoutMs : stallTimeoutMs / 4)
+    // Progress is seen only by looking: four looks in that time cut a full socket off at most a quarter late. Bytes that
+    // wait in one that is not full are found at the first look, and counted from there.
+    const lookMs = this.#waitingSince === undefined ? stallTimeoutMs : stallTimeoutMs / 4
+    const stallDue = now + Math.max(MIN_LOOK_MS, lookMs)
     if (this.#state === 'ending') return stallDue
     const heartbeatDue = heartbeatMs === 0 ? Infinity : (this.#isBehind ? now : this.#lastSentAt) + heartbeatMs
     return Math.min(stallDue, heartbeatDue, this.#attachedAt + this.#maxAgeMs)
