@@ -214,7 +214,9 @@ export class Producer implements Task {
     try {
       const { done, value } = step as IteratorResult<unknown>
       if (done !== true) {
-        if (this.#isSync && isThenable(value)) return this.#await(value)
+        if (this.#isSync && typeof value === 'object' && value !== null && hasMethod(value, 'then')) {
+          return this.#await(value)
+        }
         frame = sink.encode(value)
       }
     } catch (error) {
@@ -281,7 +283,7 @@ export class Producer implements Task {
 }
 
 function isThenable(value: unknown): boolean {
-  return typeof value === 'object' && value !== null && hasMethod(value, 'then')
+  return typeof value === 'object' && value !== null && typeof (value as PromiseLike<unknown>).then === 'function'
 }
 
 // Users yield proxies, and iterators have getters: what throws when it is looked at has no such method.

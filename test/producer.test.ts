@@ -231,11 +231,77 @@ test('a step whose getters throw fails', async (t) => {
         throw error
       }
     })
-  for (const name of ['then', 'done', 'value']) {
+  for (const name of ['done', 'value']) {
     const sink = await run(() => iterable({ next: () => hostile(name) }))
     t.strictSame(sink.failures, [error], name)
     t.equal(sink.released, 1)
   }
+  // What throws when it is asked whether it is a promise is none, and a step without a value.
+  const sink = await run(() => iterable({ next: () => hostile('then') }))
+  t.equal(sink.failures.length, 1)
+  t.equal(sink.released, 1)
+})
+
+test('what a synchronous iterable yields is awaited, as for await does', async (t) => {
+  const sink = await run(() => [Promise.resolve('a'), 'b', (async () => 'c')()])
+  t.strictSame(sink.texts, ['a', 'b', 'c'])
+  t.equal(sink.done, 1)
+})
+
+test('a promise that a synchronous generator yields and that rejects fails the stream, and runs finally', async (t) => {
+  const error = new Error('mine')
+  let isClosed = false
+  const sink = await run(function* () {
+    try {
+      yield Promise.reject(error)
+      yield 'never'
+    } finally {
+      isClosed = true
+    }
+  })
+  t.strictSame(sink.failures, [error])
+  t.strictSame(sink.texts, [])
+  t.ok(isClosed)
+  t.equal(sink.released, 1)
+})
+
+test('a promise that a synchronous generator yields may settle after the abort', async (t) => {
+  for (const settle of [() => 'late', () => Promise.reject(new Error('late'))]) {
+    const { promise, resolve } = createDeferred<unknown>()
+    const { producer, sink } = create(function* () {
+      yield promise
+    })
+    producer.pull()
+    await turn()
+    producer.abort(abortError())
+    resolve(settle())
+    await turn()
+    t.strictSame(sink.texts, [])
+    t.strictSame(sink.failures, [])
+    t.equal(sink.released, 1)
+  }
+})
+
+test('an iterable that its handler brings after everybody has let go is closed, whatever it is', async (t) => {
+  let closed = 0
+  const late = iterable({
+    next: () => never,
+    return: async () => {
+      closed += 1
+      throw new Error('nobody is left to tell')
+    }
+  })
+  for (const value of [late, 42, undefined]) {
+    const { promise, resolve } = createDeferred<unknown>()
+    const { producer, sink } = create(() => promise)
+    producer.pull()
+    producer.abort(abortError())
+    producer.release()
+    resolve(value)
+    await turn()
+    t.equal(sink.released, 1)
+  }
+  t.equal(closed, 1)
 })
 
 test('an iterator without next fails', async (t) => {

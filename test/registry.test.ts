@@ -135,6 +135,27 @@ test('a handler that fills the registry evicts as anybody would', async (t) => {
   t.match(registry.stats(), { started: 3, running: 2, evicted: 1 })
 })
 
+test('a handler that fills a registry which rejects is refused itself, and its generator is closed', async (t) => {
+  const { registry, start } = createRegistry(t, { ...QUIET, maxActiveStreams: 1, whenFull: 'reject' })
+  let isAborted = false
+  t.throws(
+    () =>
+      start(
+        (signal) => {
+          signal.addEventListener('abort', () => (isAborted = true))
+          start(new Feed().handler, { streamId: 'inner' })
+          return []
+        },
+        { streamId: 'outer' }
+      ),
+    { code: 'FST_ERR_RSSE_REGISTRY_FULL' }
+  )
+  await turn()
+  t.ok(isAborted)
+  t.equal(registry.find('outer', undefined), undefined)
+  t.match(registry.stats(), { started: 1, running: 1 })
+})
+
 test('a handler learns its stream, its owner and a logger', async (t) => {
   const { start, lines } = createRegistry(t, QUIET)
   let seen: StreamContext | undefined
@@ -289,6 +310,27 @@ test('an abort listener may start streams while its own is evicted', async (t) =
   for (let i = 0; i < 30; i++) await turn()
   t.ok(registry.size <= 2)
   t.equal(registry.stats().started, sumOf(registry))
+})
+
+test('a stream that is evicted while another is evicted gives everything back', async (t) => {
+  const { registry, start } = createRegistry(t, { ...QUIET, maxActiveStreams: 1 })
+  const b = new Feed()
+  start(
+    async function* (signal) {
+      signal.addEventListener('abort', () => start(new Feed().handler, { streamId: 'c' }))
+      await new Promise((_, reject) => signal.addEventListener('abort', reject))
+      yield 'never'
+    },
+    { streamId: 'a' }
+  )
+  await turn()
+  start(b.handler, { streamId: 'b' })
+  b.push('x'.repeat(1_000), 'y')
+  for (let i = 0; i < 5; i++) await turn()
+  t.equal(registry.find('b', undefined), undefined, 'c has taken its place')
+  t.equal(b.closed, b.runs)
+  t.match(registry.stats(), { started: 3, running: 1, evicted: 2, bufferedBytes: 0, bufferedEvents: 0 })
+  t.equal(registry.allStreams().length, 1)
 })
 
 test('whenFull reject refuses the newcomer, but a finished stream gives way first', async (t) => {

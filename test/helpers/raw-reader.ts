@@ -1,4 +1,4 @@
-import { once } from 'node:events'
+import { EventEmitter, once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import type { Test } from 'tap'
 
@@ -6,6 +6,7 @@ import type { Test } from 'tap'
 export class RawReader {
   bytes = 0
   readonly socket: Socket
+  readonly #events = new EventEmitter<{ first: [] }>()
   // Bytes that it may still take before it stops reading.
   #allowance: number
 
@@ -25,7 +26,7 @@ export class RawReader {
   /** Resolves when the first bytes have come; it reads no further than `allowance` bytes. */
   static async open(t: Test, port: number, path: string, allowance: number, bufferBytes = 1_024): Promise<RawReader> {
     const reader = new RawReader(t, port, path, allowance, bufferBytes)
-    await once(reader.socket, 'connect')
+    await once(reader.#events, 'first')
     return reader
   }
 
@@ -36,6 +37,7 @@ export class RawReader {
   }
 
   #onRead(length: number): boolean {
+    if (this.bytes === 0) this.#events.emit('first')
     this.bytes += length
     this.#allowance -= length
     return this.#allowance > 0
