@@ -134,9 +134,10 @@ export class Subscriber implements Reader, Task, Watched {
     // It was too slow, and what it wants next is gone. When it comes back it is told of the gap.
     if (this.#offset < this.#stream.log.startOffset) return this.truncate()
     if (this.#isBlocked || this.#isQueued) return
+    if (!this.#stream.isFinished) return this.#writeNext()
     // What comes last goes out in one write with the end.
     const transport = this.#transport as Transport
-    if (this.#stream.isFinished) transport.hold()
+    transport.hold()
     this.#writeNext()
     transport.flush()
   }

@@ -78,29 +78,36 @@ export class ResponseTransport implements Transport {
   }
 
   write(text: string): boolean {
-    if (this.isDestroyed) return false
-    this.#direct ??= directSocketOf(this.#response)
-    if (this.#direct !== undefined)
-      return this.#awaitDrain(this.#direct, this.#direct.write(text === HEARTBEAT ? HEARTBEAT_CHUNK : toChunk(text)))
-    return this.#awaitDrain(this.#response, (this.#response as ServerResponse).write(text))
+    const socket = this.#findDirect()
+    if (socket === undefined) return this.#writeToResponse(text)
+    return this.#awaitDrain(socket, socket.write(text === HEARTBEAT ? HEARTBEAT_CHUNK : toChunk(text)))
   }
 
   writeSlice(slice: LogSlice): boolean {
+    const socket = this.#findDirect()
+    return socket === undefined
+      ? this.#writeToResponse(slice.bytes)
+      : this.#awaitDrain(socket, writeChunk(socket, slice))
+  }
+
+  #findDirect(): Socket | undefined {
+    return (this.#direct ??= directSocketOf(this.#response))
+  }
+
+  // A socket drops what comes after its end; a response makes an error of it.
+  #writeToResponse(data: string | Buffer): boolean {
     if (this.isDestroyed) return false
-    this.#direct ??= directSocketOf(this.#response)
-    if (this.#direct === undefined) {
-      return this.#awaitDrain(this.#response, (this.#response as ServerResponse).write(slice.bytes))
-    }
-    return this.#awaitDrain(this.#direct, writeChunk(this.#direct, slice))
+    return this.#awaitDrain(this.#response, (this.#response as ServerResponse).write(data))
   }
 
   // Only what was refused a write says `drain`, so that is what has to be listened to.
   #awaitDrain(target: RawResponse | Socket, hasRoom: boolean): boolean {
-    if (hasRoom || this.#drainSource === target) return hasRoom
+    if (hasRoom) return true
+    if (this.#drainSource === target) return false
     this.close()
     this.#drainSource = target
     target.on('drain', this.#onDrain)
-    return hasRoom
+    return false
   }
 
   end(text: string): void {
