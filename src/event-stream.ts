@@ -219,12 +219,18 @@ export class EventStream implements RunTarget, Task {
     this.#finishedAt = this.#host.clock.now()
     if (error !== undefined) this.#errorFrame = streamErrorFrame(error, this.epoch, this.log.lastSequence + 1)
     this.#readers.forgetSlice()
-    this.log.compact()
-    this.#memory.account()
+    this.#settleMemory()
     this.#host.onFinished(this)
     if (this.#readers.size > 0) this.#queueFlush()
     this.#rearm()
     this.#run?.finish(this.#summary(outcome))
+  }
+
+  #settleMemory(): void {
+    this.log.compact()
+    this.#memory.account()
+    // An eviction may have to wait for its abort, and the generator appends until then.
+    if (this.#isRemoved) this.#memory.clearIfUnread()
   }
 
   // Never a payload, a cursor or an epoch: it goes into a log.

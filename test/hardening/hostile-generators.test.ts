@@ -60,7 +60,7 @@ function withGetter(name: string): object {
   })
 }
 
-const trap = (): never => {
+function trap(): never {
   throw new Error('a trap throws')
 }
 const trapdoor: unknown = new Proxy(
@@ -383,7 +383,7 @@ for (const [name, options] of Object.entries({
   }
 }
 
-for (const [name, serialize] of Object.entries({
+for (const [name, serialize] of Object.entries<() => unknown>({
   throws: trap,
   'returns nothing': () => undefined,
   'returns a number': () => 1,
