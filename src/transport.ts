@@ -97,6 +97,7 @@ export class ResponseTransport implements Transport {
   // A socket drops what comes after its end; a response makes an error of it.
   #writeToResponse(data: string | Buffer): boolean {
     if (this.isDestroyed) return false
+    if (!isHttp2(this.#response) && !this.#response.headersSent) sendHead(this.#response)
     return this.#awaitDrain(this.#response, (this.#response as ServerResponse).write(data))
   }
 
@@ -133,6 +134,16 @@ export class ResponseTransport implements Transport {
 
 function isGone(response: RawResponse): boolean {
   return isHttp2(response) ? response.stream === undefined || response.stream.destroyed : response.destroyed
+}
+
+// In one write with what follows in this turn. Sent on its own, since a response keeps its head for as long as it lives, and
+// as the tree of strings that it was put together from if it was sent with the first chunk (1 KB per idle client).
+function sendHead(response: ServerResponse): void {
+  const { socket } = response
+  if (!(socket instanceof Socket)) return
+  socket.cork()
+  process.nextTick(() => socket.uncork())
+  response.flushHeaders()
 }
 
 // Head and first chunk are out, chunked encoding is in force, it is this response's turn on a real connection, nothing is
