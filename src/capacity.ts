@@ -5,11 +5,11 @@ import { StreamQueue } from './stream-queue.ts'
 export class Capacity {
   // In order of their finish, with and without clients: a client attaches to a finished stream only for a replay, so
   // those with clients are few, and an order of finishing survives that clients come and go.
-  readonly #finished = new StreamQueue()
+  readonly #finished = new StreamQueue<EventStream>()
   // Running without clients, the one that has been alone longest first.
-  readonly #orphans = new StreamQueue()
+  readonly #orphans = new StreamQueue<EventStream>()
   // Running with clients, the one whose clients changed longest ago first.
-  readonly #attended = new StreamQueue()
+  readonly #attended = new StreamQueue<EventStream>()
 
   get finished(): number {
     return this.#finished.size

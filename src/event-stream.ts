@@ -46,7 +46,7 @@ export class EventStream implements RunTarget, Task {
   readonly startedAt: number
   readonly log: EventLog
   /** Its place among the streams that give way; belongs to the registry. */
-  readonly links: QueueLinks = { queue: undefined, previous: undefined, next: undefined }
+  readonly links: QueueLinks<EventStream> = { queue: undefined, previous: undefined, next: undefined }
 
   readonly #settings: StreamSettings
   readonly #host: StreamHost

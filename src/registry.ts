@@ -7,7 +7,7 @@ import { EventStream, type StreamHost } from './event-stream.ts'
 import { Heartbeat } from './heartbeat.ts'
 import type { Entry, Gap } from './replay.ts'
 import type { ClientSettings, RegistrySettings, StreamCall } from './settings.ts'
-import { Shutdown } from './shutdown.ts'
+import { Shutdown, type ShutdownTarget } from './shutdown.ts'
 import { createCounters, type Counters, type RegistryStats } from './stats.ts'
 import { Subscriber, type SubscriberHost } from './subscriber.ts'
 import { Turn } from './turn.ts'
@@ -34,7 +34,7 @@ export interface StartRequest {
 }
 
 /** The streams of one scope. */
-export class Registry implements StreamHost, SubscriberHost {
+export class Registry implements StreamHost, SubscriberHost, ShutdownTarget {
   readonly clock: Clock
   readonly turn: Turn
   readonly heartbeat: Heartbeat

@@ -1,6 +1,20 @@
-import type { Timer } from './clock.ts'
-import type { Registry } from './registry.ts'
+import type { Clock, Timer } from './clock.ts'
+import type { EventStream } from './event-stream.ts'
 import type { RegistrySettings } from './settings.ts'
+import type { Subscriber } from './subscriber.ts'
+
+/** What a shutdown ends. */
+export interface ShutdownTarget {
+  readonly clock: Clock
+  readonly subscribers: ReadonlySet<Subscriber>
+  /** Streams that have not finished. */
+  readonly running: number
+  /** Streams whose generator has not let go. */
+  readonly producers: number
+  allStreams(): EventStream[]
+  /** Forgets everything. */
+  clear(): void
+}
 
 /** How long clients have to take what they are sent at the end of a shutdown, in milliseconds. */
 export const FLUSH_TIMEOUT_MS = 1_000
@@ -15,14 +29,14 @@ export function shutdownBudgetMs(settings: RegistrySettings): number {
 
 /** Ends a registry within a bound: drain, abort, send the clients away, destroy who does not go, forget. */
 export class Shutdown {
-  readonly #registry: Registry
+  readonly #registry: ShutdownTarget
   readonly #settings: RegistrySettings
   #closing: Promise<void> | undefined
   #deadline = 0
   // What the current phase waits for.
   #check: (() => void) | undefined
 
-  constructor(registry: Registry, settings: RegistrySettings) {
+  constructor(registry: ShutdownTarget, settings: RegistrySettings) {
     this.#registry = registry
     this.#settings = settings
   }

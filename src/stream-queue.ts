@@ -1,22 +1,20 @@
-import type { EventStream } from './event-stream.ts'
-
 /** The place of a stream in the one queue it stands in. Only the queue writes it. */
-export interface QueueLinks {
-  queue: StreamQueue | undefined
-  previous: EventStream | undefined
-  next: EventStream | undefined
+export interface QueueLinks<Stream> {
+  queue: { remove(stream: Stream): void } | undefined
+  previous: Stream | undefined
+  next: Stream | undefined
 }
 
 /**
  * Streams in the order in which they give way: in at the back, out from anywhere in constant time. A `Set` would do but
  * for its front: after many removals it steps over all their holes to find its first element.
  */
-export class StreamQueue {
-  #first: EventStream | undefined
-  #last: EventStream | undefined
+export class StreamQueue<Stream extends { readonly links: QueueLinks<Stream> }> {
+  #first: Stream | undefined
+  #last: Stream | undefined
   #size = 0
 
-  get first(): EventStream | undefined {
+  get first(): Stream | undefined {
     return this.#first
   }
 
@@ -25,7 +23,7 @@ export class StreamQueue {
   }
 
   /** Moves `stream` to the back of this queue, out of the one it stands in. */
-  push(stream: EventStream): void {
+  push(stream: Stream): void {
     const { links } = stream
     links.queue?.remove(stream)
     links.queue = this
@@ -37,7 +35,7 @@ export class StreamQueue {
   }
 
   /** Takes `stream` out; it must stand in this queue. */
-  remove(stream: EventStream): void {
+  remove(stream: Stream): void {
     const { links } = stream
     if (links.previous === undefined) this.#first = links.next
     else links.previous.links.next = links.next

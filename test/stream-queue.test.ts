@@ -12,14 +12,14 @@ function streams(count: number): EventStream[] {
   })
 }
 
-function content(queue: StreamQueue): EventStream[] {
+function content(queue: StreamQueue<EventStream>): EventStream[] {
   const found: EventStream[] = []
   for (let stream = queue.first; stream !== undefined; stream = stream.links.next) found.push(stream)
   return found
 }
 
 test('streams leave in the order in which they came', async (t) => {
-  const queue = new StreamQueue()
+  const queue = new StreamQueue<EventStream>()
   const [a, b, c] = streams(3) as [EventStream, EventStream, EventStream]
   for (const stream of [a, b, c]) queue.push(stream)
   t.strictSame(content(queue).indexOf(a), 0)
@@ -30,7 +30,7 @@ test('streams leave in the order in which they came', async (t) => {
 })
 
 test('a stream that is pushed again goes to the back', async (t) => {
-  const queue = new StreamQueue()
+  const queue = new StreamQueue<EventStream>()
   const [a, b] = streams(2) as [EventStream, EventStream]
   queue.push(a)
   queue.push(b)
@@ -44,7 +44,7 @@ test('queues do what arrays would do, and a stream stands in one of them', async
   fc.assert(
     fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
       const all = streams(6)
-      const queues = [new StreamQueue(), new StreamQueue()]
+      const queues = [new StreamQueue<EventStream>(), new StreamQueue<EventStream>()]
       const arrays: EventStream[][] = [[], []]
       for (const { stream: index, to } of steps) {
         const stream = all[index] as EventStream
