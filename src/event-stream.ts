@@ -8,15 +8,14 @@ import type { Reader } from './pace.ts'
 import type { Frame, Start } from './producer.ts'
 import { Readers } from './readers.ts'
 import type { ReplayWindow } from './replay.ts'
-import { Run, type RunTarget } from './run.ts'
+import { Run, type RunHost, type RunTarget } from './run.ts'
 import type { StreamSettings } from './settings.ts'
 import type { QueueLinks } from './stream-queue.ts'
-import type { Task, Turn } from './turn.ts'
+import type { Task } from './turn.ts'
 
 /** What the streams of a registry share with it. */
-export interface StreamHost extends MemoryBudget {
+export interface StreamHost extends MemoryBudget, RunHost {
   readonly clock: Clock
-  readonly turn: Turn
   readonly abortTimeoutMs: number
   onAppended(): void
   onClientsChanged(stream: EventStream): void
@@ -138,7 +137,7 @@ export class EventStream implements RunTarget, Task {
 
   /** Calls the handler; rethrows what it throws synchronously, and nothing was started then. */
   prepare(start: Start, encoding: Encoding, signal: AbortSignal | undefined, logger: FastifyBaseLogger): void {
-    const run = new Run(this, encoding, signal, logger, this.#host.turn)
+    const run = new Run(this, encoding, signal, logger, this.#host)
     run.call(start)
     this.#run = run
   }

@@ -8,6 +8,7 @@ import { Heartbeat } from './heartbeat.ts'
 import type { Entry, Gap } from './replay.ts'
 import type { ClientSettings, RegistrySettings, StreamCall } from './settings.ts'
 import { Shutdown, type ShutdownTarget } from './shutdown.ts'
+import { SignalWatch } from './signal-watch.ts'
 import { createCounters, type Counters, type RegistryStats } from './stats.ts'
 import { Subscriber, type SubscriberHost } from './subscriber.ts'
 import { Turn } from './turn.ts'
@@ -38,6 +39,7 @@ export class Registry implements StreamHost, SubscriberHost, ShutdownTarget {
   readonly clock: Clock
   readonly turn: Turn
   readonly heartbeat: Heartbeat
+  readonly signals: SignalWatch = new SignalWatch()
   readonly counters: Counters = createCounters()
   readonly epochs: Epochs = new Epochs()
   readonly abortTimeoutMs: number

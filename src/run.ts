@@ -3,6 +3,7 @@ import { describeError, EventTooLargeError, type ClientError } from './errors.ts
 import { encodeValue, idLine, type Encoding } from './frame.ts'
 import { logSafely } from './log-safely.ts'
 import { Producer, type Frame, type ProducerSink, type Start } from './producer.ts'
+import type { SignalWatch } from './signal-watch.ts'
 import type { Turn } from './turn.ts'
 
 /** What a run fills. */
@@ -20,6 +21,12 @@ export interface RunTarget {
   onReleased(): void
 }
 
+/** What runs share. */
+export interface RunHost {
+  readonly turn: Turn
+  readonly signals: SignalWatch
+}
+
 /**
  * One run of a handler: its generator, and all that a stream holds for no longer than that lives (signal, `map` and
  * `serialize`, the logger of the request).
@@ -29,6 +36,7 @@ export class Run implements ProducerSink {
   readonly #producer: Producer
   readonly #encoding: Encoding
   readonly #signal: AbortSignal | undefined
+  readonly #signals: SignalWatch
   readonly #logger: FastifyBaseLogger
 
   constructor(
@@ -36,12 +44,13 @@ export class Run implements ProducerSink {
     encoding: Encoding,
     signal: AbortSignal | undefined,
     logger: FastifyBaseLogger,
-    turn: Turn
+    { turn, signals }: RunHost
   ) {
     this.#target = target
     this.#encoding = encoding
     this.#signal = signal
     this.#logger = logger
+    this.#signals = signals
     this.#producer = new Producer(this, turn)
   }
 
@@ -62,9 +71,10 @@ export class Run implements ProducerSink {
 
   /** Begins to pull, or reports the signal that is aborted already. */
   begin(): void {
-    this.#signal?.addEventListener('abort', this.#onSignal)
-    if (this.#signal?.aborted === true) this.#onSignal()
-    else this.#producer.pull()
+    const signal = this.#signal
+    if (signal?.aborted === true) return this.#onSignal()
+    if (signal !== undefined) this.#signals.watch(signal, this.#onSignal)
+    this.#producer.pull()
   }
 
   resume(): void {
@@ -73,7 +83,7 @@ export class Run implements ProducerSink {
 
   /** The stream has finished; only the generator may still have to close. */
   finish(line: object): void {
-    this.#signal?.removeEventListener('abort', this.#onSignal)
+    if (this.#signal !== undefined) this.#signals.unwatch(this.#signal, this.#onSignal)
     logSafely(this.#logger, 'info', line, 'stream finished')
   }
 
