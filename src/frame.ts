@@ -30,7 +30,6 @@ export const MAX_MILLISECONDS = 2_147_483_647
 // Grammar: WHATWG HTML § 9.2.5. Some clients take an id over when they read its line instead of at the end of the block,
 // so `id:` is the last line of every block: whoever has an id has the event.
 const LINE_BREAK = /\r\n|\r|\n/
-const HAS_LINE_BREAK = /[\r\n]/
 const NOT_IN_EVENT_NAME = /[\r\n\0]/
 
 /** How the values of one stream become events. */
@@ -87,7 +86,7 @@ function serialized(data: unknown, serialize: Serialize): string {
 }
 
 function dataLines(text: string): string {
-  if (!HAS_LINE_BREAK.test(text)) return `data: ${text}\n`
+  if (!text.includes('\n') && !text.includes('\r')) return `data: ${text}\n`
   return `data: ${text.split(LINE_BREAK).join('\ndata: ')}\n`
 }
 
