@@ -63,14 +63,16 @@ const command: fc.Arbitrary<Command> = fc.oneof(
   }
 )
 
-const settings: fc.Arbitrary<ScheduleSettings> = fc.record({
-  backpressure: fc.constantFrom('fastest', 'slowest', 'none'),
-  whenFull: fc.constantFrom('evict', 'evict', 'reject'),
-  bufferTTL: fc.constantFrom(1_000, 1_000, 0),
-  orphanTimeout: fc.constantFrom(500, 500, 0, Infinity),
-  maxStreamsPerOwner: fc.constantFrom(Infinity, 1),
-  hasAmpleMemory: fc.constantFrom(true, true, false)
-})
+const settings: fc.Arbitrary<ScheduleSettings> = fc
+  .record({
+    backpressure: fc.constantFrom('fastest', 'slowest', 'none'),
+    whenFull: fc.constantFrom('evict', 'evict', 'reject'),
+    bufferTTL: fc.constantFrom(1_000, 1_000, 0),
+    orphanTimeout: fc.constantFrom(500, 500, 0, Infinity),
+    maxStreamsPerOwner: fc.constantFrom(Infinity, 1),
+    hasAmpleMemory: fc.constantFrom(true, true, false)
+  })
+  .map((drawn) => (drawn.hasAmpleMemory ? drawn : { ...drawn, bufferTTL: 1_000 }))
 
 const commands = fc.array(command, { minLength: 1, maxLength: MAX_LENGTH, size: 'max' })
 

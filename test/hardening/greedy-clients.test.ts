@@ -12,7 +12,10 @@ t.test('peers that never read, though their heartbeats succeed, cost what their 
   const after = await server.sample()
   assertHeld(t, after, server, { log: KIB, clients: CLIENTS })
   t.equal(after.backlogBytes, 0)
-  t.ok(after.heapBytes < before.heapBytes + 8 * MIB, `the heap went from ${mib(before.heapBytes)} to ${mib(after.heapBytes)}`)
+  t.ok(
+    after.heapBytes < before.heapBytes + 8 * MIB,
+    `the heap went from ${mib(before.heapBytes)} to ${mib(after.heapBytes)}`
+  )
 })
 
 t.test('a client that comes back in a loop for the whole replay costs one client', async (t) => {
@@ -24,9 +27,11 @@ t.test('a client that comes back in a loop for the whole replay costs one client
     const reader = await RawReader.open(t, server.port, '/flood?id=a0&count=1&bytes=1', KIB)
     reader.socket.destroy()
   }
-  const after = await server.sampleUntil('all have left', ({ clients, backlogBytes }) => clients === 0 && backlogBytes === 0)
+  const after = await server.sampleUntil(
+    'all have left',
+    ({ clients, backlogBytes }) => clients === 0 && backlogBytes === 0
+  )
   assertHeld(t, after, server, { log: 16 * MIB, clients: 150 })
   t.equal(after.bufferedBytes, before.bufferedBytes)
   t.ok(after.heapBytes < before.heapBytes + 8 * MIB, 'nothing of them stays')
 })
-

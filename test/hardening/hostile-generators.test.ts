@@ -122,7 +122,6 @@ t.test('a generator that throws between events fails its stream, whatever it thr
 t.test('a handler whose promise rejects fails its stream, whatever it rejects with', async (t) => {
   for (const [what, make] of Object.entries(oddThrows)) {
     t.test(what, async (t) => {
-      // eslint-disable-next-line prefer-promise-reject-errors -- what users do
       const stage = await startStage(t, async () => {
         throw make()
       })
@@ -169,7 +168,7 @@ const hostile: Record<string, Hostile> = {
       try {
         yield 'one'
       } finally {
-        // eslint-disable-next-line no-unsafe-finally -- what users do
+        // oxlint-disable-next-line no-unsafe-finally -- what users do
         throw new Error('late')
       }
     },
@@ -192,10 +191,10 @@ const hostile: Record<string, Hostile> = {
     data: ['one'],
     code: 'STREAM_FAILED'
   },
-  ...Object.fromEntries(
+  ...Object.fromEntries<Hostile>(
     ([undefined, null, 42, true, {}, Symbol('s'), 1n, () => {}, new Date(0)] as unknown[]).flatMap((value) => [
-      [`returns ${String(value)}`, { handler: () => value, code: 'STREAM_FAILED' } as Hostile],
-      [`resolves to ${String(value)}`, { handler: async () => value, code: 'STREAM_FAILED' } as Hostile]
+      [`returns ${String(value)}`, { handler: () => value, code: 'STREAM_FAILED' }],
+      [`resolves to ${String(value)}`, { handler: async () => value, code: 'STREAM_FAILED' }]
     ])
   ),
   'returns a proxy that throws at every touch': { handler: () => trapdoor, code: 'STREAM_FAILED' },
@@ -212,18 +211,15 @@ const hostile: Record<string, Hostile> = {
     code: 'STREAM_FAILED'
   },
   'returns a thenable that rejects': {
-    // eslint-disable-next-line unicorn/no-thenable -- what users do
     handler: () => ({ then: (_: unknown, reject: (error: Error) => void) => reject(new Error('thenable')) }),
     code: 'STREAM_FAILED'
   },
   'returns a thenable whose then throws': {
-    // eslint-disable-next-line unicorn/no-thenable -- what users do
     handler: () => ({ then: trap }),
     code: 'STREAM_FAILED'
   },
   'returns a thenable that resolves and then rejects and throws': {
     handler: () => ({
-      // eslint-disable-next-line unicorn/no-thenable -- what users do
       then: (resolve: (value: unknown) => void, reject: (error: Error) => void) => {
         resolve(['one'])
         reject(new Error('too late'))
@@ -256,7 +252,6 @@ const hostile: Record<string, Hostile> = {
     code: 'STREAM_FAILED'
   },
   'is an iterator whose next rejects with undefined': {
-    // eslint-disable-next-line prefer-promise-reject-errors -- what users do
     handler: iteratorOf({ next: () => Promise.reject(undefined) }),
     code: 'STREAM_FAILED'
   },
@@ -459,7 +454,7 @@ t.test('an aborted generator that', async (t) => {
           await aborted(signal)
           yield 'late'
         } finally {
-          // eslint-disable-next-line no-unsafe-finally -- what users do
+          // oxlint-disable-next-line no-unsafe-finally -- what users do
           throw new Error('while closing')
         }
       },
@@ -534,7 +529,6 @@ t.test('an aborted generator that', async (t) => {
       complaints: [String(THREW)]
     },
     'is an iterator whose return rejects with undefined': {
-      // eslint-disable-next-line prefer-promise-reject-errors -- what users do
       handler: withReturn(() => Promise.reject(undefined)),
       complaints: [String(THREW)]
     },
@@ -547,7 +541,6 @@ t.test('an aborted generator that', async (t) => {
       handler: withReturn(async () => ({ done: false, value: 'late' }))
     },
     'is an iterator whose return is a thenable that throws': {
-      // eslint-disable-next-line unicorn/no-thenable -- what users do
       handler: withReturn(() => ({ then: trap })),
       complaints: [String(THREW)]
     }

@@ -65,7 +65,6 @@ const earlyHooks = ['onRequest', 'preParsing', 'preValidation', 'preHandler'] as
 const refusals: Record<string, (request: FastifyRequest, reply: FastifyReply) => unknown> = {
   throws: boom,
   rejects: async () => boom(),
-  // eslint-disable-next-line prefer-promise-reject-errors -- what users do
   'rejects with undefined': () => Promise.reject(undefined),
   'replies early': async (_, reply) => reply.code(403).send({ message: 'no' })
 }
@@ -90,17 +89,21 @@ t.test('a hook before the handler', async (t) => {
 
 const onSendHooks: Record<string, SetUp> = {
   throws: (fastify) =>
-    fastify.addHook('onSend', (_request, _reply, _payload, _done) => {
+    fastify.addHook('onSend', (_request, _reply, _payload, _done): void => {
       boom()
     }),
   'passes an error on': (fastify) =>
-    fastify.addHook('onSend', (_request, _reply, _payload, done) => done(new Error('boom'), null)),
+    fastify.addHook('onSend', (_request, _reply, _payload, done) => done(new Error('boom') as never)),
   'passes an error on later': (fastify) =>
-    fastify.addHook('onSend', (_request, _reply, _payload, done) => void setImmediate(() => done(new Error('boom'), null))),
+    fastify.addHook(
+      'onSend',
+      (_request, _reply, _payload, done) => void setImmediate(() => done(new Error('boom') as never))
+    ),
   rejects: (fastify) => fastify.addHook('onSend', async () => boom()),
   'rejects with undefined': (fastify) =>
-    // eslint-disable-next-line prefer-promise-reject-errors -- what users do
-    fastify.addHook('onSend', () => Promise.reject(undefined)),
+    fastify.addHook('onSend', async () => {
+      throw undefined
+    }),
   'rejects with an error whose message getter throws': (fastify) =>
     fastify.addHook('onSend', async () => {
       throw Object.defineProperty(new Error('hidden'), 'message', { get: boom })
@@ -110,7 +113,7 @@ const onSendHooks: Record<string, SetUp> = {
 const onErrorHooks: Record<string, SetUp> = {
   'no onError hook': () => {},
   'an onError hook that throws': (fastify) =>
-    fastify.addHook('onError', (_request, _reply, _error, _done) => {
+    fastify.addHook('onError', (_request, _reply, _error, _done): void => {
       throw new Error('onError throws')
     }),
   'an onError hook that rejects': (fastify) =>

@@ -99,7 +99,9 @@ t.test('event', async (t) => {
         names.map((event) => ({ data: 'x', event }))
       )
       t.strictSame(client.data, Array(names.length).fill(REFUSED))
-      const mapped = await startYielding(t, [1], { map: (value: unknown) => (value === 1 ? { data: 'x', event: `a${ending}b` } : String(value)) })
+      const mapped = await startYielding(t, [1], {
+        map: (value: unknown) => (value === 1 ? { data: 'x', event: `a${ending}b` } : String(value))
+      })
       const second = await mapped.open('/')
       await second.waitForEnd()
       t.strictSame(second.data, [REFUSED])
@@ -155,9 +157,23 @@ t.test('comment', async (t) => {
 })
 
 t.test('retry is checked at run time', async (t) => {
-  const retries = [
-    '1', `1\n${ATTACK}`, NaN, -1, -0.5, 1.5, Infinity, 2_147_483_648, 1e21, null, {}, [5], 5n, true,
-    { valueOf: () => 5 }, { toString: () => `5\n\n${ATTACK}` }
+  const retries: unknown[] = [
+    '1',
+    `1\n${ATTACK}`,
+    NaN,
+    -1,
+    -0.5,
+    1.5,
+    Infinity,
+    2_147_483_648,
+    1e21,
+    null,
+    {},
+    [5],
+    5n,
+    true,
+    { valueOf: () => 5 },
+    { toString: () => `5\n\n${ATTACK}` }
   ]
   const client = await receive(
     t,
@@ -213,9 +229,12 @@ t.test('streamId', async (t) => {
         }
         t.throws(() => app.fastify.sseStreams.get(streamId), { code: 'FST_ERR_RSSE_STREAM_ID_INVALID' })
         await t.rejects(app.fastify.sseStreams.abort(streamId), { code: 'FST_ERR_RSSE_STREAM_ID_INVALID' })
-        await t.rejects(app.fastify.sseStreams.start(() => ['x'], { streamId }), {
-          code: 'FST_ERR_RSSE_STREAM_ID_INVALID'
-        })
+        await t.rejects(
+          app.fastify.sseStreams.start(() => ['x'], { streamId }),
+          {
+            code: 'FST_ERR_RSSE_STREAM_ID_INVALID'
+          }
+        )
       }
       t.equal(app.fastify.sseStreams.size, 0)
     })
@@ -223,7 +242,25 @@ t.test('streamId', async (t) => {
 })
 
 t.test('owner: whatever it is made of, it is a namespace of its own and reaches no client', async (t) => {
-  const owners = ['a', 'a b', 'a\nb', 'a\r\nb', 'b', ' ', '  ', 's a', 'a s', '\0', '\uFEFF', 'é', 'e\u0301', '😀', '__proto__', 'constructor', 'undefined']
+  const owners = [
+    'a',
+    'a b',
+    'a\nb',
+    'a\r\nb',
+    'b',
+    ' ',
+    '  ',
+    's a',
+    'a s',
+    '\0',
+    '\uFEFF',
+    'é',
+    'e\u0301',
+    '😀',
+    '__proto__',
+    'constructor',
+    'undefined'
+  ]
   const app = await startApp(t, (fastify) => {
     fastify.get('/', ({ query }, reply) => {
       const { owner } = query as { owner?: string }
@@ -327,7 +364,16 @@ t.test('a cursor that is no event id', async (t) => {
   })
 
   t.test('in lastEventId it may be of any type', async (t) => {
-    for (const lastEventId of [1, null, {}, [], [`${epoch}.1`], Symbol('s'), () => {}, new Proxy({}, { get: () => 'x' })]) {
+    for (const lastEventId of [
+      1,
+      null,
+      {},
+      [],
+      [`${epoch}.1`],
+      Symbol('s'),
+      () => {},
+      new Proxy({}, { get: () => 'x' })
+    ]) {
       const other = await startApp(t, (fastify) => {
         fastify.get('/', (_, reply) =>
           reply.sseFromGenerator(() => ['one'], { streamId: 's', lastEventId: lastEventId as string })

@@ -76,31 +76,34 @@ t.test('limits of one: everything still works, with a gap for whoever comes late
   t.equal(app.fastify.sseStreams.get('s'), undefined)
 })
 
-t.test('maxClientsPerStream, maxStreamsPerOwner and maxActiveStreams: the last one passes, the next does not', async (t) => {
-  const app = await startApp(
-    t,
-    (fastify) => {
-      fastify.get<{ Params: { id: string } }>('/:id', ({ params: { id } }, reply) =>
-        reply.sseFromGenerator(
-          async function* (signal) {
-            await new Promise((resolve) => signal.addEventListener('abort', resolve))
-          },
-          { streamId: id }
+t.test(
+  'maxClientsPerStream, maxStreamsPerOwner and maxActiveStreams: the last one passes, the next does not',
+  async (t) => {
+    const app = await startApp(
+      t,
+      (fastify) => {
+        fastify.get<{ Params: { id: string } }>('/:id', ({ params: { id } }, reply) =>
+          reply.sseFromGenerator(
+            async function* (signal) {
+              await new Promise((resolve) => signal.addEventListener('abort', resolve))
+            },
+            { streamId: id }
+          )
         )
-      )
-    },
-    { plugin: { maxClientsPerStream: 2, maxStreamsPerOwner: 2, maxActiveStreams: 2, whenFull: 'reject' } }
-  )
-  const open = async (id: string): Promise<unknown> => {
-    const client = await app.open(`/${id}`, { headers: { accept: '*/*' } })
-    return client.status === 200 ? 200 : (await client.json())['code']
+      },
+      { plugin: { maxClientsPerStream: 2, maxStreamsPerOwner: 2, maxActiveStreams: 2, whenFull: 'reject' } }
+    )
+    const open = async (id: string): Promise<unknown> => {
+      const client = await app.open(`/${id}`, { headers: { accept: '*/*' } })
+      return client.status === 200 ? 200 : (await client.json())['code']
+    }
+    t.equal(await open('a'), 200)
+    t.equal(await open('a'), 200)
+    t.equal(await open('a'), 'FST_ERR_RSSE_TOO_MANY_CLIENTS')
+    t.equal(await open('b'), 200)
+    t.equal(await open('c'), 'FST_ERR_RSSE_TOO_MANY_STREAMS')
+    t.equal(app.fastify.sseStreams.stats().rejected, 2)
+    await app.fastify.sseStreams.abort('a')
+    t.equal(await open('c'), 200)
   }
-  t.equal(await open('a'), 200)
-  t.equal(await open('a'), 200)
-  t.equal(await open('a'), 'FST_ERR_RSSE_TOO_MANY_CLIENTS')
-  t.equal(await open('b'), 200)
-  t.equal(await open('c'), 'FST_ERR_RSSE_TOO_MANY_STREAMS')
-  t.equal(app.fastify.sseStreams.stats().rejected, 2)
-  await app.fastify.sseStreams.abort('a')
-  t.equal(await open('c'), 200)
-})
+)

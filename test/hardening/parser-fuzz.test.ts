@@ -8,9 +8,51 @@ const COUNT = Number(process.env['FUZZ_MESSAGES'] ?? 24_000)
 
 // What the format gives a meaning to, what clients have stumbled over, and what is harmless.
 const pieces = [
-  '\n', '\r', '\r\n', '\n\n', '\r\r', '\0', '\u2028', '\u2029', '\u0085', '\uFEFF', '\v', '\f', '\t', '\u001b', '\u007f',
-  ' ', '  ', ':', ': ', 'data', 'data:', 'data: x', 'event: evil', 'id: 7', 'id:', 'retry: 1', ':comment', 'stream-end',
-  'é', '€', '😀', '\uD800', '\uDC00', '\u00a0', '日本', 'a', 'b', '0', '{', '}', '"', '\\', '[DONE]', '%0a', '</script>'
+  '\n',
+  '\r',
+  '\r\n',
+  '\n\n',
+  '\r\r',
+  '\0',
+  '\u2028',
+  '\u2029',
+  '\u0085',
+  '\uFEFF',
+  '\v',
+  '\f',
+  '\t',
+  '\u001b',
+  '\u007f',
+  ' ',
+  '  ',
+  ':',
+  ': ',
+  'data',
+  'data:',
+  'data: x',
+  'event: evil',
+  'id: 7',
+  'id:',
+  'retry: 1',
+  ':comment',
+  'stream-end',
+  'é',
+  '€',
+  '😀',
+  '\uD800',
+  '\uDC00',
+  '\u00a0',
+  '日本',
+  'a',
+  'b',
+  '0',
+  '{',
+  '}',
+  '"',
+  '\\',
+  '[DONE]',
+  '%0a',
+  '</script>'
 ]
 const piecesOfNames = pieces.filter((piece) => !/[\r\n\0]/.test(piece))
 
@@ -76,7 +118,7 @@ function make(random: Random): Made {
 /** The same bytes, cut anywhere: inside lines, line ends and characters. */
 function cut(bytes: Buffer, random: Random): Uint8Array[] {
   const chunks: Uint8Array[] = []
-  for (let start = 0; start < bytes.length; ) {
+  for (let start = 0; start < bytes.length;) {
     const end = start + 1 + random.below(random.below(4) === 0 ? 4 : 4_096)
     chunks.push(new Uint8Array(bytes.subarray(start, end)))
     start = end
@@ -104,7 +146,9 @@ t.test(`three parsers read what was yielded, in ${COUNT} random messages`, async
     ...made.map(({ event, data }, index) => ({ event, data, id: `${epoch}.${index + 1}` })),
     { event: 'stream-end', data: '{"outcome":"completed"}', id: `${epoch}.end` }
   ]
-  const retries = made.flatMap(({ input }) => (typeof input === 'object' && input.retry !== undefined ? input.retry : []))
+  const retries = made.flatMap(({ input }) =>
+    typeof input === 'object' && input.retry !== undefined ? input.retry : []
+  )
 
   for (const [name, { parse, expected, knowsAllRetries }] of Object.entries(sseParsers)) {
     const parsed = parse(cut(bytes, random))
@@ -116,6 +160,9 @@ t.test(`three parsers read what was yielded, in ${COUNT} random messages`, async
       return isSame ? [] : [{ index, input: made[index - 1]?.input, found, wanted: { event: type, data, id } }]
     })
     t.strictSame(wrong.slice(0, 3), [], `${name}: each as it was yielded`)
-    t.strictSame(knowsAllRetries ? parsed.retries.slice(1) : parsed.retries, knowsAllRetries ? retries : retries.slice(-1))
+    t.strictSame(
+      knowsAllRetries ? parsed.retries.slice(1) : parsed.retries,
+      knowsAllRetries ? retries : retries.slice(-1)
+    )
   }
 })

@@ -68,4 +68,3 @@ t.test('an HTTP/2 session of 100 streams of which one stalls: its siblings go on
   assertHeld(t, sample, server, { log: 100 * 64 * 17 * KIB, clients: 100 })
   t.equal(sample.clients, 1)
 })
-

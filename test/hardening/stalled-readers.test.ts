@@ -29,8 +29,10 @@ t.test('a reader that stops holds the producer up, where it paces', async (t) =>
 t.test('a reader that stops is cut off after stallTimeout, and nothing of it stays', async (t) => {
   const server = await MemoryServer.start(t, { backpressure: 'none', stallTimeout: 200, bufferTTL: 0 })
   const reader = await RawReader.open(t, server.port, '/flood?id=a&count=4096&bytes=65536', KIB)
-  const sample = await server.sampleUntil('nobody is left', ({ clients, stalledClients, finished, events }) =>
-    clients === 0 && events === 4_096 && (stalledClients === 1 || finished === 0)
+  const sample = await server.sampleUntil(
+    'nobody is left',
+    ({ clients, stalledClients, finished, events }) =>
+      clients === 0 && events === 4_096 && (stalledClients === 1 || finished === 0)
   )
   assertHeld(t, sample, server, { log: 8 * MIB, clients: 1 })
   reader.allow(Infinity)
@@ -49,4 +51,3 @@ t.test('a reader of a byte at a time costs no more than one that stops', async (
   assertHeld(t, sample, server, { log: 8 * MIB, clients: 1 })
   t.ok(reader.bytes > 50 && reader.bytes < 1_000, `it has read ${reader.bytes} bytes`)
 })
-

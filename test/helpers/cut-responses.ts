@@ -10,7 +10,7 @@ type Protocol = 'http/1.1' | 'h2'
 const WORKERS = 12
 
 const small = ['one', '', 'two lines\nof text', '€ and 😀']
-const large = Array.from({ length: 400 }, (_, index) => `${index}:${'x'.repeat(1 + (index * 977) % 2_500)}`)
+const large = Array.from({ length: 400 }, (_, index) => `${index}:${'x'.repeat(1 + ((index * 977) % 2_500))}`)
 
 interface Stage {
   readonly app: App

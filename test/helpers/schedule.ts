@@ -26,7 +26,7 @@ export interface ScheduleSettings {
   readonly bufferTTL: number
   readonly orphanTimeout: number
   readonly maxStreamsPerOwner: number
-  /** `false`: logs push each other out of `maxTotalBufferBytes`. */
+  /** `false`: logs push each other out of `maxTotalBufferBytes`; needs a `bufferTTL`, or nothing would be pushed. */
   readonly hasAmpleMemory: boolean
 }
 
@@ -414,7 +414,6 @@ export class Schedule {
 
   /** Takes over what only happens in its own time: appends, ends, cuts. Each is checked for its right to happen. */
   #follow(): void {
-    const order = this.#givingWay()
     for (const stream of this.#streams) this.#followAppends(stream)
     for (const stream of this.#streams) {
       const { ending, isFinished, appended, pushed } = stream
@@ -422,19 +421,24 @@ export class Schedule {
     }
     const left = new Map<ModelStream, Position[]>()
     for (const client of this.#clients) this.#followClient(client, left)
-    // Appends remove finished streams, in their order, where memory is scarce.
-    const evicted = order.filter(({ real, isRemoved }) => real.isRemoved && !isRemoved)
-    if (evicted.length > 0) {
-      assert.ok(!this.#settings.hasAmpleMemory, 'nobody gives way for memory that is ample')
-      const candidates = order.filter(({ isRemoved }) => !isRemoved)
-      assert.deepEqual(evicted.map(label), candidates.slice(0, evicted.length).map(label))
-      for (const stream of evicted) {
-        assert.ok(stream.isFinished, 'bytes never abort anything')
-        this.#evict(stream)
-      }
-    }
+    this.#followEvictions(left)
     for (const stream of this.#streams) {
       if (stream.isRemoved && stream.clients.size === 0 && !stream.isHeld) this.#streams.delete(stream)
+    }
+  }
+
+  // Appends remove finished streams where memory is scarce, in their order: only one whose client left just now may have
+  // been passed over.
+  #followEvictions(left: ReadonlyMap<ModelStream, unknown>): void {
+    const finished = this.#givingWay().filter(({ isFinished }) => isFinished)
+    for (const stream of this.#found.values()) {
+      if (stream.real.isRemoved) assert.ok(stream.isFinished, 'bytes never abort anything')
+    }
+    const last = finished.findLastIndex(({ real }) => real.isRemoved)
+    for (const stream of finished.slice(0, last + 1)) {
+      assert.ok(!this.#settings.hasAmpleMemory, 'nobody gives way for memory that is ample')
+      if (stream.real.isRemoved) this.#evict(stream)
+      else assert.ok(left.has(stream), `${label(stream)} gives way before one that has`)
     }
   }
 

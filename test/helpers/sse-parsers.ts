@@ -24,9 +24,7 @@ interface EventSourceStream {
 }
 
 // Its parser is not exported, and has no types; but it is written from the standard, byte by byte, unlike the others.
-const { EventSourceStream } = createRequire(import.meta.url)(
-  'undici/lib/web/eventsource/eventsource-stream.js'
-) as {
+const { EventSourceStream } = createRequire(import.meta.url)('undici/lib/web/eventsource/eventsource-stream.js') as {
   EventSourceStream: new (options: {
     eventSourceSettings: { reconnectionTime?: number; lastEventId?: string }
     push: (event: { type: string; options: { data: string; lastEventId: string } } | null) => boolean
