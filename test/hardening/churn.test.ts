@@ -6,11 +6,13 @@ import type { ChurnReport } from '../fixtures/churn.ts'
 import { startApp } from '../helpers/start-app.ts'
 
 const STREAMS = 50_000
-const WARM_UP = 10_000
+// What is compiled and cached once is in the heap after these; what a stream leaves behind is not.
+const WARM_UP = 20_000
+
 const HEAP_TOLERANCE = 0.05
 
 t.test(`${STREAMS} streams through every way of ending leave nothing behind`, async (t) => {
-  const child = fork(new URL('../fixtures/churn.ts', import.meta.url), [String(STREAMS), String(WARM_UP)], {
+  const child = fork(new URL('../fixtures/churn.ts', import.meta.url), [String(STREAMS - WARM_UP), String(WARM_UP)], {
     execArgv: ['--expose-gc', '--import', import.meta.resolve('tsx')]
   })
   t.teardown(() => child.kill('SIGKILL'))
@@ -21,7 +23,7 @@ t.test(`${STREAMS} streams through every way of ending leave nothing behind`, as
   ])) as [ChurnReport]
 
   const { stats, heapBytes } = report
-  t.equal(stats.started, STREAMS + WARM_UP + 1)
+  t.equal(stats.started, STREAMS + 1)
   t.equal(stats.completed + stats.failed + stats.aborted + stats.evicted, stats.started)
   for (const way of ['completed', 'failed', 'aborted', 'evicted', 'expired', 'removedForCapacity'] as const) {
     t.ok(stats[way] > 100, `${stats[way]} ${way}`)
