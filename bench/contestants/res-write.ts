@@ -64,5 +64,7 @@ export async function start({ source, heartbeatMs, history }: Material): Promise
       for (const response of clients) response.write(HEARTBEAT)
     }, heartbeatMs)
   }
+  // As in Fastify: connections that wait for their next turn are not closed.
+  server.keepAliveTimeout = 72_000
   return { port: await listen(server) }
 }

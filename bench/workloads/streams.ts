@@ -44,7 +44,7 @@ export const streams: Workload = {
 function longScene(clients: number, effort: Effort): Scene<never> {
   const share = (effort.isQuick ? 0.3 : 1) * (500 / clients)
   const paced: Plan = { bytes: TOKEN_BYTES, events: Math.ceil(60 * share), perTick: 1, intervalMs: clients / 10 }
-  const flat: Plan = { bytes: TOKEN_BYTES, events: Math.ceil(1_200 * share), perTick: Infinity, intervalMs: 1 }
+  const flat: Plan = { bytes: TOKEN_BYTES, events: Math.ceil(600 * share), perTick: Infinity, intervalMs: 1 }
   return scene<Stage>({
     name: `${clients} streams`,
     contestants: CONTESTANTS,
