@@ -31,7 +31,8 @@ export function parseCursor(value: unknown): Cursor {
   if (typeof value !== 'string' || value.length > MAX_CURSOR_BYTES) return MALFORMED
   const match = EVENT_ID.exec(value)
   if (match === null) return MALFORMED
-  const [, epoch, sequence] = match as unknown as [string, string, string | undefined]
+  const epoch = match[1] as string
+  const sequence = match[2]
   return sequence === undefined ? { kind: 'terminal', epoch } : { kind: 'position', epoch, sequence: Number(sequence) }
 }
 
