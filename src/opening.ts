@@ -1,6 +1,6 @@
-import { HEARTBEAT, idLine, streamGapFrame, streamStartFrame } from './frame.ts'
+import { idLine, streamGapFrame, streamStartFrame } from './frame.ts'
 import { LOST_GAP, type Entry, type Gap, type ReplayStart } from './replay.ts'
-import { retryLine } from './retry.ts'
+import { retryBlock, retryLine } from './retry.ts'
 import type { ClientSettings } from './settings.ts'
 
 /**
@@ -13,19 +13,15 @@ export function openingFrames(
   { sequence, gap }: ReplayStart,
   { retryMs, hasControlEvents }: ClientSettings
 ): string {
-  const retry = retryLine(retryMs)
   const isAttached = arrival === 'attached'
-  if (isAttached && cursor.kind !== 'none') return block(retry) + (hasControlEvents ? gapFrame(gap) : '')
+  if (isAttached && cursor.kind !== 'none') return retryBlock(retryMs) + (hasControlEvents ? gapFrame(gap) : '')
   // Of a log that begins later this still says 0: a cut between this block and the gap must not confirm a hole.
   const has = isAttached && from === 'live' ? sequence : 0
-  if (!hasControlEvents) return retry + idLine(stream.epoch, has)
+  if (!hasControlEvents) return retryLine(retryMs) + idLine(stream.epoch, has)
   const start = streamStartFrame(stream.streamId, stream.epoch, has)
-  return arrival === 'restarted' ? block(retry) + gapFrame(LOST_GAP) + start : retry + start + gapFrame(gap)
-}
-
-// Something has to be sent, or a proxy holds back the head.
-function block(retry: string): string {
-  return retry === '' ? HEARTBEAT : `${retry}\n`
+  return arrival === 'restarted'
+    ? retryBlock(retryMs) + gapFrame(LOST_GAP) + start
+    : retryLine(retryMs) + start + gapFrame(gap)
 }
 
 function gapFrame(gap: Gap | undefined): string {

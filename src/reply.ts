@@ -28,7 +28,10 @@ interface Visit {
   readonly reply: FastifyReply
   /** Of a named stream. */
   readonly streamId: string | undefined
+  /** From the header, or from where the application keeps it. */
   readonly cursor: Cursor
+  /** The header shows a terminal id. */
+  readonly hasEverything: boolean
   readonly from: 'start' | 'live'
   readonly client: ClientSettings
 }
@@ -53,8 +56,8 @@ export class Responder {
     const owner = this.#ownerOf(request, call.owner)
     const { streamId, from, client } = call
     const route = streamId === undefined ? `${request.method} ${request.routeOptions.url}` : undefined
-    const cursor = cursorOf(request, call.lastEventId)
-    const visit: Visit = { reply, streamId, cursor, from, client }
+    const visit: Visit = { reply, streamId, from, client, ...cursorOf(request, call.lastEventId) }
+    const { cursor } = visit
     return this.#answer(visit, () => {
       if (isHead(request) && streamId === undefined) return this.#sendHead(visit)
       const stream =
@@ -74,9 +77,9 @@ export class Responder {
     const call = resolveAttachCall(options, this.#settings)
     const owner = this.#ownerOf(request, call.owner)
     const { from, client } = call
-    const cursor = cursorOf(request, call.lastEventId)
-    return this.#answer({ reply, streamId, cursor, from, client }, (visit) => {
-      const answer = answerAttach(this.#registry.find(streamId, owner), cursor, call)
+    const place = cursorOf(request, call.lastEventId)
+    return this.#answer({ reply, streamId, from, client, ...place }, (visit) => {
+      const answer = answerAttach(this.#registry.find(streamId, owner), visit.cursor, call)
       if (answer.kind === 'missing' && call.missing === 404) throw new StreamNotFoundError(streamId)
       return this.#send(visit, answer)
     })
@@ -91,7 +94,7 @@ export class Responder {
 
   // Who shows a terminal id has everything, whatever became of its stream: no look-up, also after a restart.
   #answer(visit: Visit, answer: (visit: Visit) => FastifyReply): FastifyReply {
-    if (parseCursor(visit.reply.request.headers['last-event-id']).kind === 'terminal') return this.#sendNothing(visit)
+    if (visit.hasEverything) return this.#sendNothing(visit)
     try {
       if (this.#registry.isShuttingDown) throw new ShuttingDownError()
       return answer(visit)
@@ -173,9 +176,9 @@ function withHeaders(reply: FastifyReply, streamId: string | undefined): Fastify
 }
 
 /** The header wins over what the application keeps elsewhere; an empty one is none. */
-function cursorOf(request: FastifyRequest, elsewhere: unknown): Cursor {
-  const cursor = parseCursor(request.headers['last-event-id'])
-  return cursor.kind === 'none' ? parseCursor(elsewhere) : cursor
+function cursorOf(request: FastifyRequest, elsewhere: unknown): Pick<Visit, 'cursor' | 'hasEverything'> {
+  const header = parseCursor(request.headers['last-event-id'])
+  return { cursor: header.kind === 'none' ? parseCursor(elsewhere) : header, hasEverything: header.kind === 'terminal' }
 }
 
 function isHead(request: FastifyRequest): boolean {

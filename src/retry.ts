@@ -15,7 +15,7 @@ export function retryLine(retryMs: number | false): string {
   return retryMs === false ? '' : `retry: ${jitterRetry(retryMs)}\n`
 }
 
-/** A block with nothing but the reconnect delay, or with nothing at all: something must be sent at once. */
+/** A block with nothing but the reconnect delay, or with nothing at all: something must be sent at once, or a proxy holds back the head. */
 export function retryBlock(retryMs: number | false): string {
   return retryMs === false ? HEARTBEAT : retryFrame(jitterRetry(retryMs))
 }

@@ -75,10 +75,6 @@ export class Subscriber implements Reader, Task, Watched {
     stream.attach(this)
   }
 
-  get stream(): EventStream {
-    return this.#stream
-  }
-
   get offset(): number {
     return this.#offset
   }
