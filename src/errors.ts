@@ -91,13 +91,29 @@ export const HandlerInvalidError: CodedError<'FST_ERR_RSSE_HANDLER_INVALID', 500
   500
 )
 
+/** The `store` can never do: another kind of client or server, a missing permission, a record that is not ours. */
+export const StoreInvalidError: CodedError<'FST_ERR_RSSE_STORE_INVALID', 500, [string, { cause: unknown }?]> =
+  createError('FST_ERR_RSSE_STORE_INVALID', 'Invalid store: %s', 500)
+
+/** The `store` gave no answer, or refused for now; whether the call took place is not known. */
+export const StoreUnavailableError: CodedError<'FST_ERR_RSSE_STORE_UNAVAILABLE', 503, [string, { cause: unknown }?]> =
+  createError('FST_ERR_RSSE_STORE_UNAVAILABLE', 'The store did not answer: %s. Come back in a moment.', 503)
+
+/** With a store, an `async` handler did not return the reply, and Fastify would have answered with nothing. */
+export const ReplyNotReturnedError: CodedError<'FST_ERR_RSSE_REPLY_NOT_RETURNED', 500, []> = createError(
+  'FST_ERR_RSSE_REPLY_NOT_RETURNED',
+  'With a store, an async handler must "return reply.sseFromGenerator(...)": the answer is not known yet when it returns.',
+  500
+)
+
 /** Whether a request was refused for now, and may come back. */
 export function isRefusal(error: unknown): error is Error {
   return (
     error instanceof RegistryFullError ||
     error instanceof TooManyStreamsError ||
     error instanceof TooManyClientsError ||
-    error instanceof ShuttingDownError
+    error instanceof ShuttingDownError ||
+    error instanceof StoreUnavailableError
   )
 }
 
@@ -122,6 +138,7 @@ export type ClientErrorCode =
   | 'STREAM_UNAVAILABLE'
   | 'STREAM_ABORTED'
   | 'STREAM_EVICTED'
+  | 'STREAM_LOST'
   | 'EVENT_TOO_LARGE'
   | 'EVENT_INVALID'
 

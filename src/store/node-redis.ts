@@ -1,0 +1,205 @@
+import { toError, type Connection, type ConnectionEvents, type ConnectionMaker } from './connection.ts'
+
+// node-redis 5 and 6: a single server or a cluster.
+
+type Listener = (message: Buffer, channel: Buffer) => void
+
+/** What we use of both kinds of client. */
+interface AnyClient {
+  connect(): Promise<unknown>
+  destroy(): void
+  on(event: string, listener: (...args: never[]) => void): unknown
+}
+
+interface Client extends AnyClient {
+  readonly options?: { readonly socket?: object }
+  duplicate(overrides: object): Client
+  sendCommand(command: readonly (string | Buffer)[], options: object): Promise<unknown>
+  subscribe(channel: string, listener: Listener, bufferMode: true): Promise<void>
+  unsubscribe(channel: string): Promise<void>
+  ping(): Promise<unknown>
+}
+
+interface Cluster extends AnyClient {
+  readonly masters: readonly object[]
+  readonly _options?: { readonly defaults?: { readonly socket?: object } }
+  duplicate(overrides: object): Cluster
+  sendCommand(
+    key: string,
+    isReadonly: boolean,
+    command: readonly (string | Buffer)[],
+    options: object
+  ): Promise<unknown>
+  nodeClient(node: object): Promise<Client> | Client
+}
+
+// RESP_TYPES.BLOB_STRING: the sign of the protocol.
+const BULK_STRING = 36
+const AS_BUFFERS = { typeMapping: { [BULK_STRING]: Buffer } }
+
+/** Whether `client` is a client or a cluster of this family; a pool or a Sentinel client is not. */
+export function isNodeRedis(client: object): boolean {
+  if (!('withTypeMapping' in client && 'duplicate' in client && 'sendCommand' in client)) return false
+  return isCluster(client) || ('options' in client && 'isReady' in client && !('acquire' in client))
+}
+
+function isCluster(client: object): boolean {
+  return 'nodeClient' in client && 'masters' in client
+}
+
+export function nodeRedisMaker(template: object): ConnectionMaker {
+  if (isCluster(template)) {
+    const cluster = template as Cluster
+    return {
+      commands: (events, timeoutMs) => new ClusterConnection(cluster, events, timeoutMs),
+      subscriptions: (events, timeoutMs, commands) =>
+        new ClientConnection(() => (commands as ClusterConnection).anyNode(), events, timeoutMs)
+    }
+  }
+  const client = template as Client
+  const make = (events: ConnectionEvents, timeoutMs: number): Connection =>
+    new ClientConnection(() => client, events, timeoutMs)
+  return { commands: make, subscriptions: make }
+}
+
+// Nothing is queued, repeated or waited for in the client: whoever calls is told at once, and decides.
+function settings(socket: object | undefined, timeoutMs: number): object {
+  return {
+    socket: { ...socket, connectTimeout: timeoutMs, socketTimeout: undefined, reconnectStrategy: false },
+    disableOfflineQueue: true,
+    commandsQueueMaxLength: undefined,
+    commandOptions: { timeout: undefined },
+    pingInterval: undefined,
+    keyPrefix: undefined,
+    readonly: false,
+    clientSideCache: undefined,
+    emitInvalidate: false,
+    disableClientInfo: true,
+    maintNotifications: 'disabled',
+    RESP: 2
+  }
+}
+
+/** A connection to one server. */
+class ClientConnection implements Connection {
+  readonly #source: () => Client | Promise<Client>
+  readonly #events: ConnectionEvents
+  readonly #timeoutMs: number
+  #client: Client | undefined
+  #isReady = false
+  #isClosed = false
+  // One for all channels, so that a channel that is asked for twice has it once.
+  readonly #onMessage: Listener = (message, channel) => this.#events.onMessage(channel.toString(), message)
+
+  constructor(source: () => Client | Promise<Client>, events: ConnectionEvents, timeoutMs: number) {
+    this.#source = source
+    this.#events = events
+    this.#timeoutMs = timeoutMs
+  }
+
+  async connect(): Promise<void> {
+    const source = await this.#source()
+    if (this.#isClosed) throw new Error('the connection was closed')
+    const client = source.duplicate(settings(source.options?.socket, this.#timeoutMs))
+    this.#client = client
+    client.on('error', (error: Error) => this.#lose(error))
+    client.on('end', () => this.#lose(new Error('the connection was closed')))
+    await client.connect()
+    this.#isReady = true
+  }
+
+  #lose(cause: Error): void {
+    if (!this.#isReady) return
+    this.#isReady = false
+    this.#events.onLost(cause)
+  }
+
+  async send(_key: string, command: readonly (string | Buffer)[]): Promise<unknown> {
+    return this.#connected.sendCommand(command, AS_BUFFERS)
+  }
+
+  async subscribe(channel: string): Promise<void> {
+    await this.#connected.subscribe(channel, this.#onMessage, true)
+  }
+
+  async unsubscribe(channel: string): Promise<void> {
+    await this.#connected.unsubscribe(channel)
+  }
+
+  async ping(): Promise<void> {
+    await this.#connected.ping()
+  }
+
+  close(): void {
+    this.#isReady = false
+    this.#isClosed = true
+    this.#client?.destroy()
+  }
+
+  get #connected(): Client {
+    if (this.#client === undefined) throw new Error('the connection is not made yet')
+    return this.#client
+  }
+}
+
+/** Connections to the masters of a cluster. Losing one is no event: the next call there rejects. */
+class ClusterConnection implements Connection {
+  readonly #cluster: Cluster
+  #lastError: Error | undefined
+
+  constructor(template: Cluster, _events: ConnectionEvents, timeoutMs: number) {
+    // A duplicate takes its defaults over whole or not at all, and there is no other way to see them.
+    const { _options: options } = template
+    const defaults = options?.defaults
+    const ours = settings(defaults?.socket, timeoutMs)
+    this.#cluster = template.duplicate({
+      defaults: { ...defaults, ...ours },
+      commandOptions: { timeout: undefined },
+      clientSideCache: undefined,
+      keyPrefix: undefined,
+      useReplicas: false,
+      RESP: 2
+    })
+    for (const event of ['error', 'node-error']) {
+      this.#cluster.on(event, (error: Error) => {
+        this.#lastError = error
+      })
+    }
+  }
+
+  async connect(): Promise<void> {
+    try {
+      await this.#cluster.connect()
+    } catch (error) {
+      throw this.#lastError ?? toError(error)
+    }
+  }
+
+  async send(key: string, command: readonly (string | Buffer)[]): Promise<unknown> {
+    return this.#cluster.sendCommand(key, false, command, AS_BUFFERS)
+  }
+
+  subscribe(): Promise<void> {
+    throw new Error('one node is enough for subscriptions')
+  }
+
+  unsubscribe(): Promise<void> {
+    throw new Error('one node is enough for subscriptions')
+  }
+
+  async ping(): Promise<void> {
+    const node = await this.anyNode()
+    await node.ping()
+  }
+
+  close(): void {
+    this.#cluster.destroy()
+  }
+
+  async anyNode(): Promise<Client> {
+    const { masters } = this.#cluster
+    const master = masters[Math.floor(Math.random() * masters.length)]
+    if (master === undefined) throw new Error('no node of the cluster is known')
+    return this.#cluster.nodeClient(master)
+  }
+}

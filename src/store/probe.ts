@@ -1,0 +1,73 @@
+import { StoreInvalidError } from '../errors.ts'
+import { homeChannel, probePlace } from './address.ts'
+import { messageOf, replyCode } from './connection.ts'
+import { AnswerReader } from './record.ts'
+
+// What a server may answer that is no verdict: it starts, is full, or has no majority. All of it can pass.
+const PASSING: ReadonlySet<string> = new Set([
+  'OOM',
+  'MISCONF',
+  'NOREPLICAS',
+  'LOADING',
+  'BUSY',
+  'MASTERDOWN',
+  'CLUSTERDOWN',
+  'TRYAGAIN',
+  'EXECABORT'
+])
+
+const MIN_VERSION = 7
+
+/** What an error at the first contact says that no waiting will mend; undefined where waiting may. */
+export function verdictOf(error: unknown, prefix: string): Error | undefined {
+  if (error instanceof StoreInvalidError) return error
+  const code = replyCode(error)
+  if (code === undefined || PASSING.has(code)) return undefined
+  return new StoreInvalidError(`the server says "${messageOf(error)}". ${fixOf(code, prefix)}`, { cause: error })
+}
+
+function fixOf(code: string, prefix: string): string {
+  if (code === 'WRONGPASS' || code === 'NOAUTH') return 'Give the client the right user name and password.'
+  if (code === 'READONLY') return 'Connect to the primary, not to a replica.'
+  if (code === 'NOPERM') return `Allow it to the user of the client: ${permissions(prefix)}.`
+  return 'Use Redis 7 or newer, or Valkey 7.2 or newer.'
+}
+
+/** The rules of ACL SETUSER that a user needs. */
+function permissions(prefix: string): string {
+  return (
+    '+eval +evalsha +hset +hgetall +hdel +del +pexpire +xadd +xrange +xtrim +time +publish +subscribe +unsubscribe +ping ' +
+    `~{${prefix}:* &{${prefix}:* &${prefix}:*`
+  )
+}
+
+/**
+ * Judges what the probe script answered.
+ *
+ * @throws FST_ERR_RSSE_STORE_INVALID for a server that is too old, and for what is forbidden; or what passes, as it came
+ */
+export function judgeProbe(answer: unknown, prefix: string, instance: string): void {
+  const parts = new AnswerReader(answer)
+  const version = parts.text()
+  if (majorOf(version) < MIN_VERSION) {
+    throw new StoreInvalidError(
+      `the server is ${version === '' ? 'older than Redis 7' : `version ${version}`}. Use Redis 7 or newer, or Valkey 7.2 or newer.`
+    )
+  }
+  for (const failure of parts.list()) {
+    const [command, message] = failure as [Buffer, Buffer]
+    const error = new Error(message.toString())
+    const code = replyCode(error)
+    if (code !== undefined && PASSING.has(code)) throw error
+    const fix = code === 'READONLY' ? fixOf(code, prefix) : fixOf('NOPERM', prefix)
+    const where = `keys "{${prefix}:…}", channels "${probePlace(prefix).channel}" and "${homeChannel(prefix, instance)}"`
+    throw new StoreInvalidError(`${command.toString()} is refused on ${where}: "${error.message}". ${fix}`, {
+      cause: error
+    })
+  }
+}
+
+/** The first number of a version; 0 where there is none. */
+export function majorOf(version: string): number {
+  return Number(/^\d+/.exec(version)?.[0] ?? 0)
+}

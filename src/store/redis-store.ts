@@ -1,0 +1,295 @@
+import type { Clock, Timer } from '../clock.ts'
+import { StoreInvalidError, StoreUnavailableError } from '../errors.ts'
+import { homeChannel, nameOf, placeOf, probePlace, type Place } from './address.ts'
+import { messageOf, replyCode, toError, type Connection, type ConnectionMaker } from './connection.ts'
+import { Link } from './link.ts'
+import { comesAlong, readNews, readStop, writeNews } from './news.ts'
+import { Outage } from './outage.ts'
+import { judgeProbe, verdictOf } from './probe.ts'
+import { AnswerReader, notOurs, readBatches, readStream, writeLengths } from './record.ts'
+import type { RedisSettings } from './redis-options.ts'
+import { APPEND, CREATE, DISCARD, PROBE, READ, REAP, STOP, type Script } from './scripts.ts'
+import type {
+  Append,
+  AppendAnswer,
+  Batch,
+  CreateAnswer,
+  Finish,
+  News,
+  NewLife,
+  Page,
+  StoreHost,
+  StreamAddress,
+  StreamStore
+} from './store.ts'
+import { Subscriptions } from './subscriptions.ts'
+
+type Argument = string | Buffer | number
+
+/** What {@link StreamStore} promises, by scripts in Redis and its pub/sub. */
+export class RedisStore implements StreamStore {
+  readonly leaseMs: number
+  readonly pollMs: number
+  readonly instance: string
+  readonly #prefix: string
+  readonly #clock: Clock
+  readonly #commands: Link
+  readonly #news: Link
+  readonly #subscriptions: Subscriptions
+  readonly #underWay = new Set<Promise<unknown>>()
+  #host: StoreHost | undefined
+  #outage: Outage | undefined
+  #pollTimer: Timer | undefined
+  #isProbed = false
+  #isOpened = false
+  #isClosed = false
+
+  constructor(maker: ConnectionMaker, settings: RedisSettings, instance: string, clock: Clock) {
+    this.leaseMs = settings.leaseMs
+    this.pollMs = settings.pollMs
+    this.instance = instance
+    this.#prefix = settings.prefix
+    this.#clock = clock
+    const timeoutMs = Math.floor(this.leaseMs / 3)
+    const common = {
+      clock,
+      timeoutMs,
+      maxPauseMs: this.pollMs,
+      onMessage: (channel: string, message: Buffer): void => this.#subscriptions.onMessage(channel, message),
+      onUp: (): void => this.#onUp(),
+      onFailure: (error: Error): void => this.#outage?.onFailure(error)
+    }
+    this.#commands = new Link({
+      ...common,
+      make: (events) => maker.commands(events, timeoutMs),
+      prepare: (connection) => this.#probe(connection)
+    })
+    this.#news = new Link({
+      ...common,
+      make: async (events) => maker.subscriptions(events, timeoutMs, await this.#commands.connection),
+      prepare: (connection) => this.#prepareNews(connection)
+    })
+    this.#subscriptions = new Subscriptions(this.#news)
+  }
+
+  async open(host: StoreHost): Promise<void> {
+    this.#host = host
+    this.#outage = new Outage(this.#clock, host.log, this.leaseMs)
+    this.#subscriptions.listen(homeChannel(this.#prefix, this.instance), (message) => this.#onStop(message))
+    try {
+      const opened = this.#commands.open()
+      // It waits for the other one by itself, where it has to.
+      await Promise.all([opened, this.#news.open()])
+    } catch (error) {
+      const verdict = verdictOf(error, this.#prefix)
+      if (verdict !== undefined) {
+        this.#end()
+        throw verdict
+      }
+    }
+    this.#isOpened = true
+    this.#pollLater()
+  }
+
+  async create(address: StreamAddress, life: NewLife, replaces = ''): Promise<CreateAnswer> {
+    const { epoch, ttlMs, startedAt, route } = life
+    const args = [epoch, this.instance, ttlMs, Math.floor(startedAt), replaces]
+    const { kind, parts } = await this.#run(CREATE, address, route === undefined ? args : [...args, route])
+    return kind === 'made' ? { kind } : { kind: 'there', stream: readStream(parts.list()) }
+  }
+
+  async discard(address: StreamAddress, epoch: string): Promise<void> {
+    await this.#run(DISCARD, address, [epoch, this.instance])
+  }
+
+  async append(address: StreamAddress, append: Append): Promise<AppendAnswer> {
+    const { kind, parts } = await this.#run(APPEND, address, [
+      append.epoch,
+      this.instance,
+      this.leaseMs,
+      append.ttlMs,
+      append.keep,
+      append.lastSequence,
+      placeOf(this.#prefix, address).channel,
+      writeNews(append),
+      comesAlong(append.batch) ? '1' : '0',
+      ...batchArguments(append.batch),
+      ...finishArguments(append.finish)
+    ])
+    if (kind === 'apart') return { kind, lastSequence: parts.number() }
+    if (kind !== 'stored') return { kind: kind === 'missing' ? kind : 'fenced' }
+    return {
+      kind,
+      lastSequence: parts.number(),
+      isStopped: parts.optionalText() === '1',
+      slowest: parts.optionalNumber()
+    }
+  }
+
+  async read(address: StreamAddress, after: number, maxBytes: number, position?: number): Promise<Page | undefined> {
+    try {
+      return await this.#readPage(address, after, maxBytes, position)
+    } catch (error) {
+      // A server that refuses to write can still be read: then without leaving a sign.
+      const isRefused = error instanceof StoreUnavailableError && replyCode(error.cause) !== undefined
+      if (position === undefined || !isRefused) throw error
+      return this.#readPage(address, after, maxBytes, undefined)
+    }
+  }
+
+  async #readPage(
+    address: StreamAddress,
+    after: number,
+    maxBytes: number,
+    position: number | undefined
+  ): Promise<Page | undefined> {
+    const { kind, parts } = await this.#run(READ, address, [after, maxBytes, this.instance, position ?? ''])
+    if (kind !== 'page') return undefined
+    return { stream: readStream(parts.list()), batches: readBatches(parts.list(), after) }
+  }
+
+  async stop(address: StreamAddress): Promise<boolean> {
+    const { kind } = await this.#run(STOP, address, [homeChannel(this.#prefix, ''), nameOf(address)])
+    return kind === 'yes'
+  }
+
+  async reap(address: StreamAddress, epoch: string, beat: number): Promise<boolean> {
+    const { channel } = placeOf(this.#prefix, address)
+    const { kind } = await this.#run(REAP, address, [epoch, beat, channel])
+    return kind === 'yes'
+  }
+
+  follow(address: StreamAddress, listener: (news: News) => void): () => void {
+    return this.#subscriptions.listen(placeOf(this.#prefix, address).channel, (message) => {
+      const news = readNews(message)
+      if (news !== undefined) listener(news)
+    })
+  }
+
+  async close(timeoutMs: number): Promise<void> {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    if (this.#underWay.size > 0) {
+      let timer: Timer | undefined
+      const timeUp = new Promise<void>((resolve) => {
+        timer = this.#clock.setTimer(resolve, timeoutMs, true)
+      })
+      await Promise.race([Promise.allSettled(this.#underWay), timeUp])
+      if (timer !== undefined) this.#clock.clearTimer(timer)
+    }
+    this.#end()
+  }
+
+  #end(): void {
+    this.#isClosed = true
+    if (this.#pollTimer !== undefined) this.#clock.clearTimer(this.#pollTimer)
+    this.#news.close()
+    this.#commands.close()
+  }
+
+  async #run(
+    script: Script,
+    address: StreamAddress,
+    args: readonly Argument[]
+  ): Promise<{ kind: string; parts: AnswerReader }> {
+    if (this.#isClosed) throw new StoreUnavailableError('it was closed')
+    const place = placeOf(this.#prefix, address)
+    // Whoever follows and then reads misses nothing in between.
+    const first = this.#subscriptions.settled(place.channel)
+    const call = this.#commands.call((connection) => runScript(connection, script, place, args), first)
+    this.#underWay.add(call)
+    try {
+      const parts = new AnswerReader(await call)
+      this.#outage?.onAnswer()
+      const kind = parts.text()
+      if (kind === 'foreign') throw notOurs(parts.optionalText())
+      return { kind, parts }
+    } catch (error) {
+      throw this.#failureOf(error, script)
+    } finally {
+      this.#underWay.delete(call)
+    }
+  }
+
+  #failureOf(error: unknown, script: Script): Error {
+    if (error instanceof StoreInvalidError) return error
+    const code = replyCode(error)
+    if (code === 'WRONGTYPE') return notOurs('a key of another type')
+    // The server may have become a replica, with the connection still there.
+    if (code === 'READONLY' && script !== READ) this.#commands.replace(toError(error))
+    this.#outage?.onFailure(toError(error))
+    return new StoreUnavailableError(messageOf(error), { cause: error })
+  }
+
+  async #probe(connection: Connection): Promise<void> {
+    const place = probePlace(this.#prefix)
+    const answer = await runScript(connection, PROBE, place, [place.channel, homeChannel(this.#prefix, this.instance)])
+    // Later on less will do: what only refuses to write can be read.
+    if (this.#isProbed) return
+    judgeProbe(answer, this.#prefix, this.instance)
+    this.#isProbed = true
+  }
+
+  async #prepareNews(connection: Connection): Promise<void> {
+    await connection.ping()
+    await this.#subscriptions.renew(connection)
+    if (this.#isOpened) return
+    const { channel } = probePlace(this.#prefix)
+    await connection.subscribe(channel)
+    await connection.unsubscribe(channel)
+  }
+
+  #onUp(): void {
+    if (this.#isOpened) this.#host?.onReturn()
+  }
+
+  #onStop(message: Buffer): void {
+    const stop = readStop(message)
+    if (stop !== undefined) this.#host?.onStop(stop.address, stop.epoch)
+  }
+
+  // A hung server and a half-open socket are found by nothing else.
+  async #poll(): Promise<void> {
+    try {
+      await this.#news.call((connection) => connection.ping())
+      this.#outage?.onAnswer()
+      this.#subscriptions.repeat()
+    } catch {
+      // The link has told.
+    }
+  }
+
+  #pollLater(): void {
+    this.#pollTimer = this.#clock.setTimer(() => {
+      void this.#poll().finally(() => {
+        if (!this.#isClosed) this.#pollLater()
+      })
+    }, this.pollMs)
+  }
+}
+
+function batchArguments(batch: Batch | undefined): Argument[] {
+  return batch === undefined ? ['', '', ''] : [batch.firstSequence, batch.frames, writeLengths(batch.lengths)]
+}
+
+function finishArguments(finish: Finish | undefined): Argument[] {
+  if (finish === undefined) return ['', '']
+  const { outcome, finishedAt, error } = finish
+  const args = [outcome, Math.floor(finishedAt)]
+  return error === undefined ? args : [...args, error.code, error.message]
+}
+
+async function runScript(
+  connection: Connection,
+  { sha, text }: Script,
+  { record, log }: Place,
+  args: readonly Argument[]
+): Promise<unknown> {
+  const rest = ['2', record, log, ...args.map((arg) => (typeof arg === 'number' ? String(arg) : arg))]
+  try {
+    return await connection.send(record, ['EVALSHA', sha, ...rest])
+  } catch (error) {
+    if (replyCode(error) !== 'NOSCRIPT') throw error
+    return connection.send(record, ['EVAL', text, ...rest])
+  }
+}

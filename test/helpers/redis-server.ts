@@ -1,0 +1,124 @@
+import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { connect, createServer, type AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import type { Test } from 'tap'
+
+type Program = 'redis-server' | 'valkey-server'
+
+/** The servers of this machine. */
+export const PROGRAMS: readonly Program[] = (['redis-server', 'valkey-server'] as const).filter(isInstalled)
+
+function isInstalled(program: Program): boolean {
+  try {
+    execFileSync(program, ['--version'], { stdio: 'ignore' })
+    return true
+  } catch {
+    return false
+  }
+}
+
+/** A real server on 127.0.0.1, in a folder of its own, that keeps nothing when it stops. */
+export class RedisServer {
+  readonly port: number
+  readonly #program: Program
+  readonly #settings: readonly string[]
+  readonly #folder: string = mkdtempSync(join(tmpdir(), 'rsse-'))
+  #process: ChildProcess | undefined
+
+  private constructor(program: Program, port: number, settings: readonly string[]) {
+    this.#program = program
+    this.port = port
+    this.#settings = settings
+  }
+
+  /**
+   * Starts a server for one test, and stops it at its end. `settings` are those of its configuration:
+   * `['--maxmemory', '4mb']`.
+   */
+  static async start(
+    t: Test,
+    settings: readonly string[] = [],
+    program: Program = 'redis-server'
+  ): Promise<RedisServer> {
+    const server = new RedisServer(program, await freePort(), settings)
+    t.teardown(() => server.#remove())
+    await server.start()
+    return server
+  }
+
+  /** Starts it, again on the same port; resolves when it answers. */
+  async start(): Promise<void> {
+    const always = ['--port', String(this.port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no']
+    this.#process = spawn(this.#program, [...always, '--dir', this.#folder, ...this.#settings], { stdio: 'ignore' })
+    while (!(await this.#accepts())) await delay(5)
+  }
+
+  /** Kills it: nothing that it had is kept. */
+  async stop(): Promise<void> {
+    const child = this.#process
+    this.#process = undefined
+    if (child === undefined || child.exitCode !== null) return
+    const exited = once(child, 'exit')
+    child.kill('SIGKILL')
+    await exited
+  }
+
+  /** It no longer answers, and its connections stay. */
+  hang(): void {
+    this.#process?.kill('SIGSTOP')
+  }
+
+  goOn(): void {
+    this.#process?.kill('SIGCONT')
+  }
+
+  /** Runs one command, as `redis-cli` would, with a connection of its own; the reply is what the server sent. */
+  async command(...args: string[]): Promise<string> {
+    const socket = connect(this.port, '127.0.0.1')
+    try {
+      socket.write(`*${args.length}\r\n${args.map((arg) => `$${Buffer.byteLength(arg)}\r\n${arg}\r\n`).join('')}`)
+      const [reply] = (await once(socket, 'data')) as [Buffer]
+      return reply.toString()
+    } finally {
+      socket.destroy()
+    }
+  }
+
+  async #accepts(): Promise<boolean> {
+    if (this.#process?.exitCode !== null) throw new Error(`${this.#program} does not start`)
+    try {
+      return (await this.command('PING')).length > 0
+    } catch {
+      return false
+    }
+  }
+
+  async #remove(): Promise<void> {
+    await this.stop()
+    rmSync(this.#folder, { recursive: true, force: true })
+  }
+}
+
+/**
+ * Whether there is a server to test with. Without one the test is skipped, with a comment that says so; but in CI, where
+ * nobody reads comments, it fails.
+ */
+export function hasRedis(t: Test): boolean {
+  if (PROGRAMS.includes('redis-server')) return true
+  const message = 'no redis-server found: install Redis 7 or newer'
+  if (process.env['CI'] === 'true') t.fail(message)
+  else t.comment(`SKIPPED: ${message}`)
+  return false
+}
+
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  await new Promise((resolve) => server.close(resolve))
+  return port
+}
