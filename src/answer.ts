@@ -20,10 +20,15 @@ const MISSING: Answer = { kind: 'missing' }
 
 /** `sseFromGenerator()`: attaches, or starts; but a cursor whose stream is gone starts a run only where that is wanted. */
 export function answerGenerator(stream: EventStream | undefined, cursor: Cursor, call: StreamCall): Answer {
-  if (stream !== undefined) return answerExisting(stream, cursor, call.from, call.client)
+  if (stream !== undefined && !isReplaceable(stream, call)) return answerExisting(stream, cursor, call.from, call.client)
   if (cursor.kind === 'none') return { kind: 'start', arrival: 'started' }
   if (!call.client.hasControlEvents) return NOTHING
   return call.onLost === 'restart' ? { kind: 'start', arrival: 'restarted' } : LOST
+}
+
+/** A stream whose process died counts as gone where a new run is wanted in its place. */
+function isReplaceable({ outcome }: EventStream, { onLost }: StreamCall): boolean {
+  return outcome === 'lost' && onLost === 'restart'
 }
 
 /** `sseAttach()`: attaches, never starts. */

@@ -4,7 +4,8 @@ import { StreamQueue } from './stream-queue.ts'
 /** Which streams of a registry give way, and in what order. Every retained stream stands in exactly one queue. */
 export class Capacity {
   // In order of their finish, with and without clients: a client attaches to a finished stream only for a replay, so
-  // those with clients are few, and an order of finishing survives that clients come and go.
+  // those with clients are few, and an order of finishing survives that clients come and go. Replicas stand here, too,
+  // since they can be had again.
   readonly #finished = new StreamQueue<EventStream>()
   // Running without clients, the one that has been alone longest first.
   readonly #orphans = new StreamQueue<EventStream>()
@@ -17,7 +18,7 @@ export class Capacity {
 
   /** Files a stream after something about it changed: it started, finished, or a client came or left. */
   place(stream: EventStream): void {
-    if (stream.isFinished) {
+    if (stream.isFinished || !stream.isHome) {
       if (stream.links.queue !== this.#finished) this.#finished.push(stream)
     } else if (stream.clients > 0) this.#attended.push(stream)
     else if (stream.links.queue !== this.#orphans) this.#orphans.push(stream)

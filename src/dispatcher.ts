@@ -2,6 +2,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { ServerHttp2Session } from 'node:http2'
 import type { Socket } from 'node:net'
 import type { Clock } from './clock.ts'
+import { ReplyNotReturnedError } from './errors.ts'
 import { logSafely } from './log-safely.ts'
 import { isHttp2 } from './transport.ts'
 
@@ -18,9 +19,31 @@ interface Dispatched {
  */
 export class Dispatcher {
   readonly #dispatched = new WeakMap<FastifyRequest, Dispatched>()
+  // Whose answer has to be asked of a store first.
+  readonly #expected = new WeakSet<FastifyRequest>()
   // One listener per connection, however many requests wait on it.
   readonly #waiting = new WeakMap<Socket, Set<() => void>>()
   readonly #sessions = new Map<ServerHttp2Session, Socket>()
+
+  /** The answer to a request comes later: it has to be asked of a store first. */
+  expect({ request }: FastifyReply): void {
+    this.#expected.add(request)
+  }
+
+  /** Whether the answer is still wanted: nobody has answered in the meantime. */
+  isExpected(reply: FastifyReply): boolean {
+    return this.#expected.delete(reply.request) && !reply.sent
+  }
+
+  /**
+   * `onSend`, with a store: an empty 200 while an answer is expected is that of an `async` handler which forgot to return
+   * the reply.
+   *
+   * @throws FST_ERR_RSSE_REPLY_NOT_RETURNED
+   */
+  onSend({ request, statusCode }: FastifyReply, payload: unknown): void {
+    if (this.#expected.has(request) && statusCode === 200 && payload == null) throw new ReplyNotReturnedError()
+  }
 
   /** Sends `payload`; `leave` is called once the response is through, or its client is gone, whatever notices first. */
   dispatch(reply: FastifyReply, payload: unknown, leave: () => void = () => {}): FastifyReply {

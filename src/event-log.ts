@@ -11,6 +11,13 @@ export interface LogSlice {
   isShared: boolean
 }
 
+/** A contiguous run of events: their bytes on the wire, and how many each has. */
+export interface Batch {
+  readonly firstSequence: number
+  readonly frames: Buffer
+  readonly lengths: readonly number[]
+}
+
 // A segment is one buffer. Frames fill it from the front; their end offsets fill it from the back, four bytes each, so
 // that a short stream costs one allocation. Nothing in it is ever overwritten, so a slice that was handed to a socket
 // stays valid for as long as the socket wants it.
@@ -39,8 +46,9 @@ class Segment {
     return this.usedBytes + bytes + (this.events + 1) * INDEX_BYTES <= this.buffer.length
   }
 
-  append(text: string): void {
-    this.usedBytes += this.buffer.write(text, this.usedBytes)
+  append(frame: string | Buffer): void {
+    this.usedBytes +=
+      typeof frame === 'string' ? this.buffer.write(frame, this.usedBytes) : frame.copy(this.buffer, this.usedBytes)
     this.events += 1
     this.buffer.writeUInt32LE(this.usedBytes, this.buffer.length - this.events * INDEX_BYTES)
   }
@@ -136,8 +144,13 @@ export class EventLog {
 
   /** The memory that appending a frame of `bytes` takes beyond `heldBytes`. */
   growthFor(bytes: number): number {
+    return this.#segmentFor(bytes) === undefined ? this.#nextCapacity(bytes) : 0
+  }
+
+  // The last one, unless it is full or a hole follows it.
+  #segmentFor(bytes: number): Segment | undefined {
     const last = this.#segments.at(-1)
-    return last !== undefined && last.fits(bytes) ? 0 : this.#nextCapacity(bytes)
+    return last !== undefined && last.fits(bytes) && last.endOffset === this.#endOffset ? last : undefined
   }
 
   #nextCapacity(bytes: number): number {
@@ -145,16 +158,16 @@ export class EventLog {
     return Math.max(doubled, bytes + INDEX_BYTES)
   }
 
-  /** Appends the next event. `text` must be `bytes` long as UTF-8. */
-  append(text: string, bytes: number): void {
-    let last = this.#segments.at(-1)
-    if (last === undefined || !last.fits(bytes)) {
-      last = new Segment(this.#nextCapacity(bytes), this.#endOffset, this.#lastSequence + 1)
-      this.#segments.push(last)
-      this.#heldBytes += last.buffer.length
+  /** Appends the next event. A text must be `bytes` long as UTF-8. */
+  append(frame: string | Buffer, bytes: number): void {
+    let segment = this.#segmentFor(bytes)
+    if (segment === undefined) {
+      segment = new Segment(this.#nextCapacity(bytes), this.#endOffset, this.#lastSequence + 1)
+      this.#segments.push(segment)
+      this.#heldBytes += segment.buffer.length
     }
     if (this.events === 0) this.#firstIndex = this.#segments.length - 1
-    last.append(text)
+    segment.append(frame)
     this.#lastSequence += 1
     this.#endOffset += bytes
   }
@@ -172,6 +185,21 @@ export class EventLog {
     this.#startOffset = segment.endOffset
     this.#firstIndex += 1
     return true
+  }
+
+  /** Moves the front of the window to `sequence`. */
+  trimTo(sequence: number): void {
+    while (this.#firstSequence < sequence && this.events > 0) this.#trimEvent()
+  }
+
+  /** Goes on after `sequence`, with a hole: whoever stands before it has fallen out of the window. */
+  skipTo(sequence: number): void {
+    while (this.trimSegment());
+    this.#lastSequence = sequence
+    this.#firstSequence = sequence + 1
+    // One byte that was never there, so that no position before the hole is one after it.
+    this.#endOffset += 1
+    this.#startOffset = this.#endOffset
   }
 
   #trimEvent(): void {
@@ -272,6 +300,22 @@ export class EventLog {
       chunk: undefined,
       isShared: false
     }
+  }
+
+  /** The events that follow `sequence`, at most `maxBytes` of them but one at least, none beyond a segment. */
+  batchAfter(sequence: number, maxBytes: number): Batch | undefined {
+    if (sequence >= this.#lastSequence) return undefined
+    const segment = this.#find((candidate) => candidate.lastSequence > sequence)
+    const first = sequence + 1 - segment.firstSequence
+    const from = first === 0 ? 0 : segment.endOf(first - 1)
+    const end = Math.max(first + 1, segment.eventsUntil(from + maxBytes))
+    const lengths: number[] = []
+    for (let event = first, start = from; event < end; event++) {
+      const stop = segment.endOf(event)
+      lengths.push(stop - start)
+      start = stop
+    }
+    return { firstSequence: sequence + 1, frames: segment.buffer.subarray(from, segment.endOf(end - 1)), lengths }
   }
 
   // Binary search: the first segment for which `isAtOrAfter` holds.

@@ -1,10 +1,19 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { Clock, Timer } from './clock.ts'
 import type { ClientError } from './errors.ts'
-import { EventLog, type LogSlice } from './event-log.ts'
-import { streamEndFrame, streamErrorFrame, type Encoding, type StreamOutcome } from './frame.ts'
+import { EventLog, type Batch, type LogSlice } from './event-log.ts'
+import type { Feeder } from './feeder.ts'
+import {
+  streamEndFrame,
+  streamErrorFrame,
+  streamLostFrame,
+  type Encoding,
+  type Finish,
+  type StreamOutcome
+} from './frame.ts'
 import { LogMemory, type MemoryBudget } from './log-memory.ts'
-import type { Reader } from './pace.ts'
+import type { Backpressure } from './options.ts'
+import type { ClientReader, MirrorReader } from './pace.ts'
 import type { Frame, Start } from './producer.ts'
 import { Readers } from './readers.ts'
 import type { ReplayWindow } from './replay.ts'
@@ -24,6 +33,13 @@ export interface StreamHost extends MemoryBudget, RunHost {
   onExpired(stream: EventStream): void
 }
 
+/** Where a stream came from that runs on another instance. */
+export interface Origin {
+  /** Oldest event that is to be had. */
+  readonly firstSequence: number
+  readonly startedAt: number
+}
+
 /** What names a stream, fixed from its start. */
 export interface StreamIdentity {
   readonly streamId: string
@@ -35,14 +51,20 @@ export interface StreamIdentity {
 
 const ABORTED: ClientError = { code: 'STREAM_ABORTED', message: 'The stream was aborted' }
 const EVICTED: ClientError = { code: 'STREAM_EVICTED', message: 'The stream was evicted' }
+const LOST: ClientError = { code: 'STREAM_LOST', message: 'The server that produced this stream is gone' }
 
-/** One run of a generator and its retained events, detached from any request. */
+/**
+ * One run of a generator and its retained events, detached from any request. Where the generator runs it is a home, on
+ * other instances a replica.
+ */
 export class EventStream implements RunTarget, Task {
   readonly streamId: string
   readonly owner: string | undefined
   readonly epoch: string
   readonly route: string | undefined
   readonly startedAt: number
+  /** Whether its generator runs, or ran, in this process. */
+  readonly isHome: boolean
   readonly log: EventLog
   /** Its place among the streams that give way; belongs to the registry. */
   readonly links: QueueLinks<EventStream> = { queue: undefined, previous: undefined, next: undefined }
@@ -51,12 +73,10 @@ export class EventStream implements RunTarget, Task {
   readonly #host: StreamHost
   readonly #readers: Readers
   readonly #memory: LogMemory
-  // From the call of the handler until its generator has let go.
-  #run: Run | undefined
+  // Of a home: from the call of the handler until its generator has let go.
+  #feeder: Feeder | undefined
 
-  #outcome: StreamOutcome | undefined
-  #finishedAt: number | undefined
-  #errorFrame: string | undefined
+  #finishOf: Finish | undefined
   #isCut = false
   // Aborted, and the generator has not closed yet.
   #isClosing = false
@@ -69,7 +89,8 @@ export class EventStream implements RunTarget, Task {
   #timer: Timer | undefined
   #isFlushQueued = false
 
-  constructor(identity: StreamIdentity, settings: StreamSettings, host: StreamHost) {
+  /** With an `origin` it is a replica. */
+  constructor(identity: StreamIdentity, settings: StreamSettings, host: StreamHost, origin?: Origin) {
     this.streamId = identity.streamId
     this.owner = identity.owner
     this.epoch = identity.epoch
@@ -79,19 +100,26 @@ export class EventStream implements RunTarget, Task {
     this.log = new EventLog(settings.maxBytes)
     this.#readers = new Readers(settings, this.log)
     this.#memory = new LogMemory(this.log, this.#readers, host)
-    this.startedAt = host.clock.now()
+    this.startedAt = origin?.startedAt ?? host.clock.now()
+    this.isHome = origin === undefined
+    if (origin !== undefined) this.log.skipTo(origin.firstSequence - 1)
+  }
+
+  /** How it finished; undefined while it runs. */
+  get finish(): Finish | undefined {
+    return this.#finishOf
   }
 
   get outcome(): StreamOutcome | undefined {
-    return this.#outcome
+    return this.#finishOf?.outcome
   }
 
   get finishedAt(): number | undefined {
-    return this.#finishedAt
+    return this.#finishOf?.finishedAt
   }
 
   get isFinished(): boolean {
-    return this.#outcome !== undefined
+    return this.#finishOf !== undefined
   }
 
   /** Finished by a shutdown: its clients are not told that it is over, they shall come back. */
@@ -106,7 +134,7 @@ export class EventStream implements RunTarget, Task {
 
   /** Whether its generator has not let go yet. */
   get isHeld(): boolean {
-    return this.#run !== undefined && !this.#run.isReleased
+    return this.#feeder !== undefined && !this.#feeder.isReleased
   }
 
   get clients(): number {
@@ -115,12 +143,14 @@ export class EventStream implements RunTarget, Task {
 
   /** `stream-error` as it is sent, where the stream did not complete. */
   get errorFrame(): string | undefined {
-    return this.#errorFrame
+    if (this.#finishOf?.error === undefined) return undefined
+    const { outcome, error } = this.#finishOf
+    return outcome === 'lost' ? streamLostFrame(error) : streamErrorFrame(error, this.epoch, this.nextSequence)
   }
 
   /** `stream-end` as it is sent; only of a finished stream. */
   get endFrame(): string {
-    return streamEndFrame(this.#outcome as StreamOutcome, this.epoch)
+    return streamEndFrame(this.outcome as StreamOutcome, this.epoch)
   }
 
   get window(): ReplayWindow {
@@ -129,7 +159,8 @@ export class EventStream implements RunTarget, Task {
       firstSequence: this.log.firstSequence,
       lastSequence: this.log.lastSequence,
       isFinished: this.isFinished && !this.#isCut,
-      hasError: this.#errorFrame !== undefined
+      isLost: this.outcome === 'lost',
+      hasError: this.#finishOf?.error !== undefined && this.outcome !== 'lost'
     }
   }
 
@@ -139,20 +170,25 @@ export class EventStream implements RunTarget, Task {
   prepare(start: Start, encoding: Encoding, signal: AbortSignal | undefined, logger: FastifyBaseLogger): void {
     const run = new Run(this, encoding, signal, logger, this.#host)
     run.call(start)
-    this.#run = run
+    this.#feeder = run
+  }
+
+  /** Has it filled from elsewhere. */
+  follow(follower: Feeder): void {
+    this.#feeder = follower
   }
 
   /** Begins to pull. The registry knows the stream by now. */
   start(): void {
     this.#rearm()
-    this.#run?.begin()
+    this.#feeder?.begin()
   }
 
   /** Gives back what `prepare` made, where the handler itself has started the stream of this name. */
   discard(): void {
-    const run = this.#run
-    this.#run = undefined
-    run?.abort(abortReason('Another run of this stream was started first'))
+    const feeder = this.#feeder
+    this.#feeder = undefined
+    feeder?.abort(abortReason('Another run of this stream was started first'))
   }
 
   // ── producer side ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -170,11 +206,38 @@ export class EventStream implements RunTarget, Task {
     if (this.#readers.pace.isTooFarAhead(bytes) || !this.#memory.makeRoomFor(bytes)) return false
     log.append(text, bytes)
     log.trim(this.#settings.maxBytes, this.#settings.maxEvents)
-    this.#readers.forgetSlice()
     this.#host.onAppended()
-    this.#memory.account()
-    if (this.#readers.size > 0 || log.hasTrimmedSegments) this.#queueFlush()
+    this.#onLogChanged()
     return true
+  }
+
+  /** Takes over what another instance produced; what is there already is passed over. */
+  appendBatch({ firstSequence, frames, lengths }: Batch): void {
+    const { log } = this
+    let sequence = firstSequence
+    let from = 0
+    for (const bytes of lengths) {
+      if (sequence > log.lastSequence) {
+        if (sequence > log.lastSequence + 1) log.skipTo(sequence - 1)
+        this.#memory.makeRoomFor(bytes)
+        log.append(frames.subarray(from, from + bytes), bytes)
+      }
+      sequence += 1
+      from += bytes
+    }
+    this.#onLogChanged()
+  }
+
+  /** The home retains nothing before `sequence` any more. */
+  trimTo(sequence: number): void {
+    this.log.trimTo(sequence)
+    this.#onLogChanged()
+  }
+
+  #onLogChanged(): void {
+    this.#readers.forgetSlice()
+    this.#memory.account()
+    if (this.#readers.isRead || this.log.hasTrimmedSegments) this.#queueFlush()
   }
 
   onCompleted(): void {
@@ -185,44 +248,62 @@ export class EventStream implements RunTarget, Task {
     this.#finish('failed', error)
   }
 
+  /** It finished elsewhere. */
+  onFinished({ outcome, error, finishedAt }: Finish): void {
+    this.#finish(outcome, outcome === 'lost' ? LOST : error, finishedAt)
+  }
+
   onSignal(reason: unknown): void {
     this.abort('aborted', 'Aborted by its signal', reason)
   }
 
   onReleased(): void {
-    if (this.#run === undefined) return
-    this.#run = undefined
+    if (this.#feeder === undefined) return
+    this.#feeder = undefined
     this.#host.onReleased(this)
     if (this.#isClosing) this.#rearm()
   }
 
   /** Stops a running stream. Its clients are told at once; the generator may take `abortTimeout` to close. */
   abort(outcome: 'aborted' | 'evicted', reason: string, cause?: unknown): void {
-    if (this.#outcome !== undefined) return
+    if (this.isFinished) return
     this.#finish(outcome, outcome === 'evicted' ? EVICTED : ABORTED)
-    this.#run?.abort(abortReason(reason, cause))
+    this.#feeder?.abort(abortReason(reason, cause))
   }
 
   /** Stops a running stream without a word to its clients: the shutdown tells them to come back. */
   cut(reason: string): void {
-    if (this.#outcome !== undefined) return
+    this.#cut('aborted', reason)
+  }
+
+  /** The store gave the name to another life, or counts this one as lost: clients come back for what is there now. */
+  fence(): void {
+    this.#cut('lost', 'The stream was taken from this process')
+    this.dismiss()
+  }
+
+  /** Sends every client away, so that it comes back. */
+  dismiss(): void {
+    this.#readers.dismiss()
+  }
+
+  #cut(outcome: 'aborted' | 'lost', reason: string): void {
+    if (this.isFinished) return
     this.#isCut = true
-    this.#finish('aborted')
-    this.#run?.abort(abortReason(reason))
+    this.#finish(outcome)
+    this.#feeder?.abort(abortReason(reason))
   }
 
   // The one way out of running.
-  #finish(outcome: StreamOutcome, error?: ClientError): void {
-    if (this.#outcome !== undefined) return
-    this.#outcome = outcome
-    this.#finishedAt = this.#host.clock.now()
-    if (error !== undefined) this.#errorFrame = streamErrorFrame(error, this.epoch, this.log.lastSequence + 1)
+  #finish(outcome: StreamOutcome, error?: ClientError, finishedAt: number = this.#host.clock.now()): void {
+    if (this.isFinished) return
+    this.#finishOf = { outcome, error, finishedAt }
     this.#readers.forgetSlice()
     this.#settleMemory()
     this.#host.onFinished(this)
-    if (this.#readers.size > 0) this.#queueFlush()
+    if (this.#readers.isRead) this.#queueFlush()
     this.#rearm()
-    this.#run?.finish(this.#summary(outcome))
+    this.#feeder?.finish(this.#summary(outcome))
   }
 
   #settleMemory(): void {
@@ -239,14 +320,14 @@ export class EventStream implements RunTarget, Task {
       outcome,
       events: this.log.lastSequence,
       bytes: this.log.endOffset,
-      durationMs: Math.round((this.#finishedAt as number) - this.startedAt),
+      durationMs: Math.round((this.finishedAt as number) - this.startedAt),
       clients: this.#attached
     }
   }
 
   // ── reader side ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  attach(reader: Reader): void {
+  attach(reader: ClientReader): void {
     this.#readers.add(reader)
     this.#hadReader = true
     this.#attached += 1
@@ -255,12 +336,52 @@ export class EventStream implements RunTarget, Task {
   }
 
   /** Idempotent, for whoever notices first that a client has left. */
-  detach(reader: Reader): void {
+  detach(reader: ClientReader): void {
     if (!this.#readers.delete(reader)) return
-    if (this.#isRemoved) this.#memory.clearIfUnread()
-    this.#host.onClientsChanged(this)
+    this.#onReaderLeft()
     this.#rearm()
     this.onAdvanced()
+  }
+
+  #onReaderLeft(): void {
+    if (this.#isRemoved) this.#giveBack()
+    this.#host.onClientsChanged(this)
+  }
+
+  // Removed: what nobody reads is not kept, and not followed any more.
+  #giveBack(): void {
+    this.#memory.clearIfUnread()
+    if (!this.isHome && !this.#readers.isRead) this.#feeder?.letGo()
+  }
+
+  /** Whether anybody still wants the log: a client, or the mirror. */
+  get isRead(): boolean {
+    return this.#readers.isRead
+  }
+
+  /** The last event that the slowest client has; undefined without clients. */
+  get slowestSequence(): number | undefined {
+    return this.#readers.slowestSequence
+  }
+
+  get backpressure(): Backpressure {
+    return this.#settings.backpressure
+  }
+
+  attachMirror(mirror: MirrorReader): void {
+    this.#readers.mirror = mirror
+    this.#queueFlush()
+  }
+
+  detachMirror(): void {
+    this.#readers.mirror = undefined
+    this.#onReaderLeft()
+  }
+
+  /** The clients that it has on other instances have come, or are gone. */
+  onRemoteClientsChanged(): void {
+    this.#hadReader = true
+    this.#rearm()
   }
 
   /** The slice of the log that begins at `offset`, for this turn. */
@@ -271,7 +392,7 @@ export class EventStream implements RunTarget, Task {
 
   /** A reader moved on: the producer may have room, and memory may come free. */
   onAdvanced(): void {
-    if (this.#run?.isWaiting === true || this.log.hasTrimmedSegments) this.#queueFlush()
+    if (this.#feeder?.isWaiting === true || this.log.hasTrimmedSegments) this.#queueFlush()
   }
 
   #queueFlush(): void {
@@ -286,7 +407,7 @@ export class EventStream implements RunTarget, Task {
     this.#isFlushQueued = false
     this.#readers.forgetSlice()
     this.#memory.release()
-    this.#run?.resume()
+    this.#feeder?.resume()
   }
 
   // ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -294,13 +415,14 @@ export class EventStream implements RunTarget, Task {
   /** The registry does not know the stream any more. */
   onRemoved(): void {
     this.#isRemoved = true
-    this.#memory.clearIfUnread()
+    this.#giveBack()
     this.#rearm()
   }
 
   // Decides which timer the state asks for. An abort timer runs to its end, whoever comes and goes meanwhile.
   #rearm(): void {
-    if (this.#outcome === undefined) {
+    if (!this.isHome) this.#armTtlTimer()
+    else if (!this.isFinished) {
       if (!this.#isRemoved) this.#armOrphanTimer()
     } else if (!this.isHeld) this.#armTtlTimer()
     else if (!this.#isClosing) {
@@ -312,7 +434,7 @@ export class EventStream implements RunTarget, Task {
   #armOrphanTimer(): void {
     this.#disarm()
     const { orphanTimeoutMs } = this.#settings
-    if (this.#readers.size > 0 || orphanTimeoutMs === Infinity) return
+    if (this.#readers.hasClients || orphanTimeoutMs === Infinity) return
     if (orphanTimeoutMs > 0) this.#arm(orphanTimeoutMs, () => this.#abortOrphan())
     else if (this.#hadReader) this.#abortOrphan()
   }
@@ -336,12 +458,18 @@ export class EventStream implements RunTarget, Task {
   }
 
   #abortOrphan(): void {
-    this.abort('aborted', 'No client came back in time')
+    const { mirror } = this.#readers
+    const abort = (): void => this.abort('aborted', 'No client came back in time')
+    if (mirror === undefined) return abort()
+    mirror.lookForClients(() => {
+      if (this.#readers.hasClients) this.#rearm()
+      else abort()
+    })
   }
 
   /** Lets go of a generator that was told to close and has not. */
   letGo(): void {
-    this.#run?.letGo()
+    this.#feeder?.letGo()
   }
 }
 

@@ -19,7 +19,16 @@ export type SseInput = string | SseMessage
 export type Serialize = (data: unknown) => string
 
 /** How a stream finished. */
-export type StreamOutcome = 'completed' | 'failed' | 'aborted' | 'evicted'
+export type StreamOutcome = 'completed' | 'failed' | 'aborted' | 'evicted' | 'lost'
+
+/** The end of a stream. */
+export interface Finish {
+  readonly outcome: StreamOutcome
+  /** What clients are told, where it did not complete. */
+  readonly error: ClientError | undefined
+  /** Milliseconds since the Unix epoch. */
+  readonly finishedAt: number
+}
 
 /** Why a client cannot be given exactly what follows its cursor. */
 export type GapReason = 'trimmed' | 'reset' | 'lost'
@@ -144,8 +153,13 @@ export function streamErrorFrame(error: ClientError, epoch: string, sequence: nu
   return controlBlock('stream-error', { code: error.code, message: error.message }) + idLine(epoch, sequence)
 }
 
+/** The same of a stream whose process died: nobody knows which sequence comes next, so it has none. */
+export function streamLostFrame(error: ClientError): string {
+  return `${controlBlock('stream-error', { code: error.code, message: error.message })}\n`
+}
+
 /** Last block of a stream: a client that shows its id needs nothing any more. */
-export function streamEndFrame(outcome: StreamOutcome | 'lost', epoch: string): string {
+export function streamEndFrame(outcome: StreamOutcome, epoch: string): string {
   return controlBlock('stream-end', { outcome }) + idLine(epoch, 'end')
 }
 

@@ -20,10 +20,12 @@ export {
   OptionInvalidError,
   OwnerInvalidError,
   RegistryFullError,
+  ReplyNotReturnedError,
   ShuttingDownError,
   StreamIdInvalidError,
   StreamNotFoundError,
   TooManyClientsError,
   TooManyStreamsError
 } from './errors.ts'
+export type { StreamStore } from './store/store.ts'
 export type { ClientErrorCode } from './errors.ts'

@@ -50,7 +50,7 @@ export class LogMemory {
 
   /** Gives back everything, unless somebody still reads. */
   clearIfUnread(): void {
-    if (this.#readers.size > 0) return
+    if (this.#readers.isRead) return
     this.#readers.forgetSlice()
     this.#log.clear()
     this.account()

@@ -42,6 +42,11 @@ const aFunction: Rule = { isValid: (value) => typeof value === 'function', allow
 const anything: Rule = { isValid: () => true, allowed: '' }
 const signal: Rule = { isValid: (value) => value instanceof AbortSignal, allowed: 'Use an AbortSignal.' }
 
+const aStore: Rule = {
+  isValid: (value) => typeof (value as { append?: unknown } | null)?.append === 'function',
+  allowed: 'Use what a function like redisStore() returns.'
+}
+
 export const STREAM_RULES: Rules = {
   bufferTTL: milliseconds,
   orphanTimeout: millisecondsOrInfinity,
@@ -63,6 +68,7 @@ export const CLIENT_RULES: Rules = {
 export const PLUGIN_RULES: Rules = {
   ...STREAM_RULES,
   ...CLIENT_RULES,
+  store: aStore,
   maxTotalBufferBytes: count,
   maxActiveStreams: count,
   whenFull: oneOf('evict', 'reject'),

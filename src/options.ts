@@ -1,5 +1,6 @@
 import type { FastifyRequest } from 'fastify'
 import type { Serialize, SseInput } from './frame.ts'
+import type { StreamStore } from './store/store.ts'
 
 /** Who paces the producer of a stream. */
 export type Backpressure = 'fastest' | 'slowest' | 'none'
@@ -98,6 +99,13 @@ export interface ClientOptions {
 
 /** Options of the plugin, for every stream and client of the scope that registers it. */
 export interface StreamPluginOptions extends StreamLifeOptions, ClientOptions {
+  /**
+   * Shares the streams with the other instances of the application, such as `redisStore()` of
+   * `fastify-resumable-sse/redis`. One store object serves one registration.
+   *
+   * @defaultValue none: the streams are those of this process
+   */
+  store?: StreamStore | undefined
   /**
    * Bytes of memory that all logs of the registry hold, at least 1. Above it finished streams are removed, then a stream
    * that appends trims its own log.

@@ -13,12 +13,29 @@ export interface Reader {
   pump(): void
 }
 
+/** A reader at the other end of which is a client. */
+export interface ClientReader extends Reader {
+  /** Ends the response so that the client comes back, now. */
+  dismiss(): void
+}
+
+/** A reader that is no client: it copies the log to a store. */
+export interface MirrorReader extends Reader {
+  /** Whether the producer waits for it, whoever paces otherwise. */
+  readonly isPacing: boolean
+  /** Whether the stream has clients on other instances, as far as is known here. */
+  readonly hasClients: boolean
+  /** Calls back once that is known for sure. */
+  lookForClients(onKnown: () => void): void
+}
+
 // A quarter of the log is read ahead of the client that paces; the rest is history behind it, so that what was handed to
 // its socket but not received is still there when it comes back.
 const READ_AHEAD_SHARE = 4
 
 /** How far ahead of its clients the producer of one stream may run. */
 export class Pace {
+  mirror: MirrorReader | undefined
   readonly #settings: StreamSettings
   readonly #log: EventLog
   readonly #readers: ReadonlySet<Reader>
@@ -48,6 +65,7 @@ export class Pace {
   isTooFarAhead(bytes: number): boolean {
     const { backpressure } = this.#settings
     if (backpressure === 'none') return false
+    if (this.mirror?.isPacing === true && this.#exceeds(bytes, this.mirror)) return true
     if (this.#readers.size === 0) {
       if (backpressure === 'fastest') return false
       return this.#lastStood === undefined ? this.#isFull(bytes) : this.#exceeds(bytes, this.#lastStood)
@@ -63,8 +81,10 @@ export class Pace {
   /** Whether something is retained that must not be trimmed before a client has read it. */
   get isPromisedAll(): boolean {
     if (this.#settings.backpressure !== 'slowest') return false
+    const { endOffset } = this.#log
+    if (this.mirror?.isPacing === true && this.mirror.offset < endOffset) return true
     const reader = this.#readers.size > 0 ? this.#findPacing('slowest') : this.#lastStood
-    return this.#log.endOffset > (reader?.offset ?? 0)
+    return endOffset > (reader?.offset ?? 0)
   }
 
   #isFull(bytes: number): boolean {

@@ -7,7 +7,8 @@ import type { SseInput } from './frame.ts'
 import type { AttachOptions, MappedStreamOptions, StreamOptions, StreamPluginOptions } from './options.ts'
 import { Registry, type Handler } from './registry.ts'
 import { Responder } from './reply.ts'
-import { resolvePluginOptions, type RegistrySettings } from './settings.ts'
+import { resolvePluginOptions, type PluginSettings } from './settings.ts'
+import { SharedStreams, STORE_CLOSE_TIMEOUT_MS } from './shared-streams.ts'
 import { FLUSH_TIMEOUT_MS, shutdownBudgetMs } from './shutdown.ts'
 import { RegistryView, type SseStreams, type StreamHandler } from './sse-streams.ts'
 
@@ -49,12 +50,13 @@ export const streamPlugin: FastifyPluginAsync<StreamPluginOptions> = createStrea
 function register(fastify: FastifyInstance, options: StreamPluginOptions, clock: Clock): void {
   if (fastify.hasReplyDecorator('sseFromGenerator')) throw new NestedRegistrationError()
   const settings = resolvePluginOptions(options)
-  assertClosesInTime(settings.registry, fastify.initialConfig.pluginTimeout)
+  assertClosesInTime(settings, fastify.initialConfig.pluginTimeout)
   const registry = new Registry(settings.registry, clock, fastify.log)
   const dispatcher = new Dispatcher()
-  const responder = new Responder(registry, settings, dispatcher)
+  const shared = settings.store && new SharedStreams(settings.store, registry, settings.stream, clock, fastify.log)
+  const responder = new Responder(registry, shared ?? registry, settings, dispatcher)
 
-  fastify.decorate('sseStreams', new RegistryView(registry, settings, fastify.log))
+  fastify.decorate('sseStreams', new RegistryView(registry, shared, settings, fastify.log))
   fastify.decorateReply('sseFromGenerator', function (this: FastifyReply, handler: Handler, call?: StreamOptions) {
     return responder.sseFromGenerator(this, handler, call)
   } as FastifyReply['sseFromGenerator'])
@@ -70,10 +72,22 @@ function register(fastify: FastifyInstance, options: StreamPluginOptions, clock:
     dispatcher.onError(request, reply, error)
     next()
   })
+  if (shared !== undefined) {
+    fastify.addHook('onReady', () => shared.open())
+    fastify.addHook('onSend', (_request, reply, payload, next) => {
+      try {
+        dispatcher.onSend(reply, payload)
+        next()
+      } catch (error) {
+        next(error as Error)
+      }
+    })
+  }
   // Never rejects, and resolves to nothing: a `preClose` hook that does otherwise keeps those of other plugins from running.
   const close = async (): Promise<void> => {
     try {
       await registry.close()
+      await shared?.close(STORE_CLOSE_TIMEOUT_MS)
     } catch (error) {
       fastify.log.error({ err: error }, 'streams could not be closed in order')
     }
@@ -102,13 +116,13 @@ interface ClosingInstance extends FastifyInstance {
 }
 
 // Fastify gives a hook `pluginTimeout`; a longer shutdown would be cut off in the middle.
-function assertClosesInTime(settings: RegistrySettings, pluginTimeoutMs: number | undefined): void {
+function assertClosesInTime({ registry, store }: PluginSettings, pluginTimeoutMs: number | undefined): void {
   if (pluginTimeoutMs === undefined || pluginTimeoutMs === 0) return
-  const budgetMs = shutdownBudgetMs(settings)
+  const budgetMs = shutdownBudgetMs(registry) + (store === undefined ? 0 : STORE_CLOSE_TIMEOUT_MS)
   if (budgetMs < pluginTimeoutMs) return
   throw new OptionInvalidError(
     'drainTimeout',
-    inspectValue(settings.drainTimeoutMs),
+    inspectValue(registry.drainTimeoutMs),
     `With abortTimeout and the time to flush, close() takes up to ${budgetMs} ms; ` +
       `keep it below Fastify's pluginTimeout (${pluginTimeoutMs} ms), or raise that.`
   )

@@ -1,12 +1,12 @@
 import type { EventLog, LogSlice } from './event-log.ts'
-import { Pace, type Reader } from './pace.ts'
+import { Pace, type ClientReader, type MirrorReader } from './pace.ts'
 import type { StreamSettings } from './settings.ts'
 
 /** Who reads a stream. */
 export class Readers {
   readonly pace: Pace
   readonly #log: EventLog
-  readonly #readers = new Set<Reader>()
+  readonly #readers = new Set<ClientReader>()
   // The slice that was read last: all that stand at one position in one turn are given the same.
   #slice: LogSlice | undefined
   #sliceOffset = 0
@@ -17,17 +17,36 @@ export class Readers {
     this.pace = new Pace(settings, log, this.#readers)
   }
 
+  /** Clients; the mirror is none. */
   get size(): number {
     return this.#readers.size
   }
 
-  add(reader: Reader): void {
+  get mirror(): MirrorReader | undefined {
+    return this.pace.mirror
+  }
+
+  set mirror(mirror: MirrorReader | undefined) {
+    this.pace.mirror = mirror
+  }
+
+  /** Whether there are clients, here or on other instances. */
+  get hasClients(): boolean {
+    return this.size > 0 || this.mirror?.hasClients === true
+  }
+
+  /** Whether anybody still wants the log. */
+  get isRead(): boolean {
+    return this.size > 0 || this.mirror !== undefined
+  }
+
+  add(reader: ClientReader): void {
     this.#readers.add(reader)
     this.pace.onAttached()
   }
 
   /** `false` where it is gone already. */
-  delete(reader: Reader): boolean {
+  delete(reader: ClientReader): boolean {
     if (!this.#readers.delete(reader)) return false
     this.pace.onDetached(reader)
     return true
@@ -35,6 +54,19 @@ export class Readers {
 
   pump(): void {
     for (const reader of this.#readers) reader.pump()
+    this.mirror?.pump()
+  }
+
+  /** Sends every client away, so that it comes back. */
+  dismiss(): void {
+    for (const reader of this.#readers) reader.dismiss()
+  }
+
+  /** The last event that the slowest client has; undefined without clients. */
+  get slowestSequence(): number | undefined {
+    let slowest: number | undefined
+    for (const { sequence } of this.#readers) slowest = Math.min(sequence, slowest ?? Infinity)
+    return slowest
   }
 
   /** The slice of the log that begins at `offset`. */
@@ -54,7 +86,7 @@ export class Readers {
 
   /** The first byte that some reader was given and whose socket may still want it. */
   get heldFrom(): number {
-    let heldFrom = Infinity
+    let heldFrom = this.mirror?.heldFrom ?? Infinity
     for (const reader of this.#readers) heldFrom = Math.min(heldFrom, reader.heldFrom)
     return heldFrom
   }

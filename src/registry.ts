@@ -32,10 +32,32 @@ export interface StartRequest {
   /** Of an unnamed stream. */
   readonly route: string | undefined
   readonly log: FastifyBaseLogger
+  /** Where it was made beforehand; else the stream makes its own. */
+  readonly epoch?: string
+}
+
+/** What `findOrStart()` comes to. */
+export interface Found {
+  readonly stream: EventStream
+  /** Started by this very call. */
+  readonly isNew: boolean
+}
+
+/** Where requests find their streams. Without a store everything is there at once. */
+export interface StreamSource {
+  find(streamId: string, owner: string | undefined, cursor: Cursor): EventStream | undefined | Promise<EventStream | undefined>
+  findByCursor(cursor: Cursor, owner: string | undefined, route: string): EventStream | undefined | Promise<EventStream | undefined>
+  /** The stream of this name, started if there is none; one whose process died counts as none where `replacesLost`. */
+  findOrStart(request: StartRequest, replacesLost: boolean): Found | Promise<Found>
+}
+
+/** Whoever wants to know when the clients of a stream come and go. */
+export interface ClientsObserver {
+  onClientsChanged(stream: EventStream): void
 }
 
 /** The streams of one scope. */
-export class Registry implements StreamHost, SubscriberHost, ShutdownTarget {
+export class Registry implements StreamSource, StreamHost, SubscriberHost, ShutdownTarget {
   readonly clock: Clock
   readonly turn: Turn
   readonly heartbeat: Heartbeat
@@ -43,6 +65,7 @@ export class Registry implements StreamHost, SubscriberHost, ShutdownTarget {
   readonly counters: Counters = createCounters()
   readonly epochs: Epochs = new Epochs()
   readonly abortTimeoutMs: number
+  observer: ClientsObserver | undefined
 
   readonly #settings: RegistrySettings
   readonly #log: FastifyBaseLogger
@@ -124,11 +147,11 @@ export class Registry implements StreamHost, SubscriberHost, ShutdownTarget {
    * @throws FST_ERR_RSSE_SHUTTING_DOWN, FST_ERR_RSSE_REGISTRY_FULL, FST_ERR_RSSE_TOO_MANY_STREAMS, and what the handler
    *   throws; then nothing was started and nothing evicted
    */
-  findOrStart(request: StartRequest): { readonly stream: EventStream; readonly isNew: boolean } {
+  findOrStart(request: StartRequest): Found {
     const { handler, call, owner, log } = request
     const existing = call.streamId === undefined ? undefined : this.find(call.streamId, owner)
     if (existing !== undefined) return { stream: existing, isNew: false }
-    this.#assertMayStart(owner)
+    this.assertMayStart(owner)
     const stream = this.#create(request)
     const context = createContext(stream, log)
     stream.prepare((signal) => handler(signal, context), call.encoding, call.signal, log)
@@ -156,13 +179,18 @@ export class Registry implements StreamHost, SubscriberHost, ShutdownTarget {
     stream.start()
   }
 
-  #create({ call, owner, route }: StartRequest): EventStream {
-    const epoch = call.streamId === undefined ? this.epochs.createSecretEpoch() : this.epochs.createEpoch()
+  #create(request: StartRequest): EventStream {
+    const { call, owner, route, epoch = this.createEpoch(call) } = request
     const streamId = call.streamId ?? streamIdOfEpoch(epoch)
     return new EventStream({ streamId, owner, epoch, route }, call.stream, this)
   }
 
-  #assertMayStart(owner: string | undefined): void {
+  createEpoch({ streamId }: StreamCall): string {
+    return streamId === undefined ? this.epochs.createSecretEpoch() : this.epochs.createEpoch()
+  }
+
+  /** @throws FST_ERR_RSSE_SHUTTING_DOWN, FST_ERR_RSSE_REGISTRY_FULL, FST_ERR_RSSE_TOO_MANY_STREAMS */
+  assertMayStart(owner: string | undefined): void {
     if (this.isShuttingDown) throw new ShuttingDownError()
     const { whenFull, maxStreamsPerOwner, maxStreams } = this.#settings
     if ((this.#runningOf.get(owner) ?? 0) >= maxStreamsPerOwner) throw new TooManyStreamsError(maxStreamsPerOwner)
@@ -174,7 +202,7 @@ export class Registry implements StreamHost, SubscriberHost, ShutdownTarget {
   // Takes out whoever gives way to the newcomer; those that run are still to be aborted, which calls code of others.
   #makeRoom(newcomer: EventStream): EventStream[] {
     try {
-      this.#assertMayStart(newcomer.owner)
+      this.assertMayStart(newcomer.owner)
     } catch (error) {
       newcomer.discard()
       throw error
@@ -184,9 +212,25 @@ export class Registry implements StreamHost, SubscriberHost, ShutdownTarget {
       const stream = this.#capacity.nextFinished() ?? this.#capacity.nextRunning()
       if (stream === undefined) break
       this.#evict(stream)
-      if (!stream.isFinished) evicted.push(stream)
+      if (stream.isHome && !stream.isFinished) evicted.push(stream)
     }
     return evicted
+  }
+
+  /**
+   * Takes in a stream that runs elsewhere. Only finished streams and other replicas give way to it.
+   *
+   * @throws FST_ERR_RSSE_REGISTRY_FULL
+   */
+  addReplica(stream: EventStream): void {
+    while (this.size >= this.#settings.maxStreams || this.#isOverBudget(0)) {
+      const oldest = this.#capacity.nextFinished()
+      if (oldest === undefined) throw new RegistryFullError(`all of the ${this.size} streams here are running`)
+      this.#evict(oldest)
+    }
+    this.#streams.set(keyOf(stream.streamId, stream.owner), stream)
+    this.#capacity.place(stream)
+    stream.start()
   }
 
   // An abort listener may start streams, which may evict, and so on: only the first round runs within the call.
@@ -225,12 +269,19 @@ export class Registry implements StreamHost, SubscriberHost, ShutdownTarget {
     this.#remove(stream)
   }
 
+  /** The store has something else under this name, or nothing: clients come back for what is there now. */
+  drop(stream: EventStream): void {
+    stream.fence()
+    stream.dismiss()
+    this.#remove(stream)
+  }
+
   // By identity, never "whatever has this name now": a stream is removed once, and only it leads to its key.
   #remove(stream: EventStream): void {
     if (stream.isRemoved) return
     this.#streams.delete(keyOf(stream.streamId, stream.owner))
     this.#capacity.forget(stream)
-    if (stream.clients > 0 || stream.isHeld) this.#departing.add(stream)
+    if (stream.isRead || stream.isHeld) this.#departing.add(stream)
     stream.onRemoved()
   }
 
@@ -261,7 +312,7 @@ export class Registry implements StreamHost, SubscriberHost, ShutdownTarget {
   abortAll(reason: string): number {
     let aborted = 0
     for (const stream of this.allStreams()) {
-      if (stream.isFinished) continue
+      if (stream.isFinished || !stream.isHome) continue
       stream.abort('aborted', reason)
       aborted += 1
     }
@@ -286,22 +337,25 @@ export class Registry implements StreamHost, SubscriberHost, ShutdownTarget {
   onClientsChanged(stream: EventStream): void {
     if (stream.isRemoved) this.#forgetIfDone(stream)
     else this.#capacity.place(stream)
+    this.observer?.onClientsChanged(stream)
   }
 
   onFinished(stream: EventStream): void {
+    if (!stream.isRemoved) this.#capacity.place(stream)
+    if (!stream.isHome) return
     this.#running -= 1
     const running = (this.#runningOf.get(stream.owner) as number) - 1
     if (running === 0) this.#runningOf.delete(stream.owner)
     else this.#runningOf.set(stream.owner, running)
-    if (!stream.isRemoved) this.#capacity.place(stream)
     if (stream.outcome !== 'evicted') this.#countOutcome(stream)
     this.#shutdown.onProgress()
   }
 
   onReleased(stream: EventStream): void {
+    if (stream.isRemoved) this.#forgetIfDone(stream)
+    if (!stream.isHome) return
     this.#producers -= 1
     if (stream.outcome === 'evicted') this.#countOutcome(stream)
-    if (stream.isRemoved) this.#forgetIfDone(stream)
     this.#shutdown.onProgress()
   }
 
@@ -310,11 +364,11 @@ export class Registry implements StreamHost, SubscriberHost, ShutdownTarget {
   }
 
   #forgetIfDone(stream: EventStream): void {
-    if (stream.clients === 0 && !stream.isHeld) this.#departing.delete(stream)
+    if (!stream.isRead && !stream.isHeld) this.#departing.delete(stream)
   }
 
   onExpired(stream: EventStream): void {
-    this.counters.expired += 1
+    if (stream.isHome) this.counters.expired += 1
     this.#remove(stream)
   }
 
@@ -338,16 +392,22 @@ export class Registry implements StreamHost, SubscriberHost, ShutdownTarget {
   }
 
   stats(): RegistryStats {
-    const { started, completed, failed, aborted, evicted } = this.counters
+    const { started, completed, failed, aborted, evicted, lost } = this.counters
+    let finished = this.#capacity.finished
+    let replicas = 0
     let clients = 0
     let bufferedEvents = 0
     for (const stream of this.allStreams()) {
       clients += stream.clients
       bufferedEvents += stream.log.events
+      if (stream.isHome) continue
+      replicas += 1
+      if (!stream.isFinished && !stream.isRemoved) finished -= 1
     }
     return {
-      running: started - completed - failed - aborted - evicted,
-      finished: this.#capacity.finished,
+      running: started - completed - failed - aborted - evicted - lost,
+      finished,
+      replicas,
       clients,
       bufferedEvents,
       bufferedBytes: this.#heldBytes,

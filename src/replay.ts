@@ -25,6 +25,8 @@ export interface ReplayWindow {
   readonly firstSequence: number
   readonly lastSequence: number
   readonly isFinished: boolean
+  /** Finished because its process died: clients may have events of it that nobody else has. */
+  readonly isLost: boolean
   /** Whether `stream-error` follows the last event, with the sequence `lastSequence + 1`. */
   readonly hasError: boolean
 }
@@ -71,7 +73,8 @@ export function resolveReplay({ arrival, cursor, from }: Entry, window: ReplayWi
   if (cursor.sequence === lastSequence + 1 && window.hasError) {
     return { sequence: lastSequence, gap: undefined, hasSeenError: true }
   }
-  return cursor.sequence > lastSequence ? reset(firstSequence) : after(cursor.sequence, window)
+  if (cursor.sequence <= lastSequence) return after(cursor.sequence, window)
+  return window.isLost ? after(lastSequence, window) : reset(firstSequence)
 }
 
 function after(sequence: number, { firstSequence }: ReplayWindow): ReplayStart {

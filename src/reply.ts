@@ -7,7 +7,7 @@ import { isRefusal, OptionInvalidError, ShuttingDownError, StreamNotFoundError }
 import type { EventStream } from './event-stream.ts'
 import { HEARTBEAT, retryFrame, streamEndFrame, streamGapFrame } from './frame.ts'
 import type { AttachOptions, StreamOptions } from './options.ts'
-import type { Handler, Registry } from './registry.ts'
+import type { Handler, Registry, StreamSource } from './registry.ts'
 import { LOST_GAP, type Arrival } from './replay.ts'
 import { ResponseBody } from './response-body.ts'
 import { refusedRetryMs, retryBlock } from './retry.ts'
@@ -39,11 +39,13 @@ interface Visit {
 /** From a request to its answer: what `reply.sseFromGenerator()` and `reply.sseAttach()` do. */
 export class Responder {
   readonly #registry: Registry
+  readonly #source: StreamSource
   readonly #settings: PluginSettings
   readonly #dispatcher: Dispatcher
 
-  constructor(registry: Registry, settings: PluginSettings, dispatcher: Dispatcher) {
+  constructor(registry: Registry, source: StreamSource, settings: PluginSettings, dispatcher: Dispatcher) {
     this.#registry = registry
+    this.#source = source
     this.#settings = settings
     this.#dispatcher = dispatcher
   }
@@ -58,16 +60,24 @@ export class Responder {
     const route = streamId === undefined ? `${request.method} ${request.routeOptions.url}` : undefined
     const visit: Visit = { reply, streamId, from, client, ...cursorOf(request, call.lastEventId) }
     const { cursor } = visit
+    const find = (): EventStream | undefined | Promise<EventStream | undefined> =>
+      route === undefined
+        ? this.#source.find(streamId as string, owner, cursor)
+        : this.#source.findByCursor(cursor, owner, route)
+    const start = (arrival: Arrival): FastifyReply =>
+      this.#when(
+        visit,
+        this.#source.findOrStart({ handler, call, owner, route, log: request.log }, call.onLost === 'restart'),
+        ({ stream, isNew }) =>
+          isNew ? this.#attach(visit, stream, arrival) : this.#send(visit, answerGenerator(stream, cursor, call))
+      )
     return this.#answer(visit, () => {
       if (isHead(request) && streamId === undefined) return this.#sendHead(visit)
-      const stream =
-        route === undefined
-          ? this.#registry.find(streamId as string, owner)
-          : this.#registry.findByCursor(cursor, owner, route)
-      const answer = answerGenerator(stream, cursor, call)
-      if (answer.kind !== 'start' || isHead(request)) return this.#send(visit, answer)
-      const started = this.#registry.findOrStart({ handler, call, owner, route, log: request.log })
-      return this.#attach(visit, started.stream, started.isNew ? answer.arrival : 'attached')
+      if (cursor.kind === 'none' && !isHead(request)) return start('started')
+      return this.#when(visit, find(), (stream) => {
+        const answer = answerGenerator(stream, cursor, call)
+        return answer.kind === 'start' && !isHead(request) ? start(answer.arrival) : this.#send(visit, answer)
+      })
     })
   }
 
@@ -78,11 +88,13 @@ export class Responder {
     const owner = this.#ownerOf(request, call.owner)
     const { from, client } = call
     const place = cursorOf(request, call.lastEventId)
-    return this.#answer({ reply, streamId, from, client, ...place }, (visit) => {
-      const answer = answerAttach(this.#registry.find(streamId, owner), visit.cursor, call)
-      if (answer.kind === 'missing' && call.missing === 404) throw new StreamNotFoundError(streamId)
-      return this.#send(visit, answer)
-    })
+    return this.#answer({ reply, streamId, from, client, ...place }, (visit) =>
+      this.#when(visit, this.#source.find(streamId, owner, visit.cursor), (stream) => {
+        const answer = answerAttach(stream, visit.cursor, call)
+        if (answer.kind === 'missing' && call.missing === 404) throw new StreamNotFoundError(streamId)
+        return this.#send(visit, answer)
+      })
+    )
   }
 
   #ownerOf(request: FastifyRequest, explicit: string | undefined): string | undefined {
@@ -102,6 +114,29 @@ export class Responder {
       if (isRefusal(error)) return this.#refuse(visit, error)
       throw error
     }
+  }
+
+  // Without a store everything is found at once, and the request has its answer before this returns.
+  #when<T>(visit: Visit, found: T | Promise<T>, answer: (found: T) => FastifyReply): FastifyReply {
+    if (!(found instanceof Promise)) return answer(found)
+    const { reply } = visit
+    this.#dispatcher.expect(reply)
+    const settle = (act: () => FastifyReply): void => {
+      if (!this.#dispatcher.isExpected(reply)) return
+      try {
+        this.#answer(visit, act)
+      } catch (error) {
+        reply.send(error)
+      }
+    }
+    found.then(
+      (value) => settle(() => answer(value)),
+      (error: unknown) =>
+        settle(() => {
+          throw error
+        })
+    )
+    return reply
   }
 
   // ── answers ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,5 +1,6 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { describeError, EventTooLargeError, type ClientError } from './errors.ts'
+import type { Feeder } from './feeder.ts'
 import { encodeValue, idLine, type Encoding } from './frame.ts'
 import { logSafely } from './log-safely.ts'
 import { Producer, type Frame, type ProducerSink, type Start } from './producer.ts'
@@ -31,7 +32,7 @@ export interface RunHost {
  * One run of a handler: its generator, and all that a stream holds for no longer than that lives (signal, `map` and
  * `serialize`, the logger of the request).
  */
-export class Run implements ProducerSink {
+export class Run implements Feeder, ProducerSink {
   readonly #target: RunTarget
   readonly #producer: Producer
   readonly #encoding: Encoding

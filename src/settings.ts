@@ -18,6 +18,7 @@ import type {
   StreamOptions,
   StreamPluginOptions
 } from './options.ts'
+import type { StreamStore } from './store/store.ts'
 
 // An option is what a user wrote, a setting is what holds: validated, complete, with its unit in its name.
 
@@ -57,6 +58,7 @@ export interface PluginSettings {
   readonly client: ClientSettings
   readonly registry: RegistrySettings
   readonly serialize: Serialize
+  readonly store: StreamStore | undefined
   readonly ownerOf: ((request: FastifyRequest) => string) | undefined
 }
 
@@ -121,6 +123,7 @@ export function resolvePluginOptions(options: StreamPluginOptions = {}): PluginS
       abortTimeoutMs: options.abortTimeout ?? 1_000
     },
     serialize: options.serialize ?? JSON.stringify,
+    store: options.store,
     ownerOf: options.owner
   }
 }

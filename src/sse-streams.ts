@@ -5,7 +5,9 @@ import type { SseInput, StreamOutcome } from './frame.ts'
 import type { MappedStreamOptions, StreamOptions } from './options.ts'
 import type { Handler, Registry, StartRequest, StreamContext } from './registry.ts'
 import { assertHandler, assertOwner, assertStreamId, resolveStreamCall, type PluginSettings } from './settings.ts'
+import type { SharedStreams } from './shared-streams.ts'
 import type { RegistryStats } from './stats.ts'
+import type { StoredStream, StreamAddress } from './store/store.ts'
 
 /**
  * Makes what a stream pulls: usually an async generator function. Called once per stream, whatever clients come and go.
@@ -23,7 +25,9 @@ export interface StreamInfo {
   owner?: string
   state: 'running' | 'finished'
   outcome?: StreamOutcome
-  /** Attached responses. */
+  /** Whether its generator runs, or ran, in this process; always so without a store. */
+  home: boolean
+  /** Responses attached to it in this process. */
   clients: number
   /** Oldest retained event; `lastSequence + 1` where none is. */
   firstSequence: number
@@ -56,7 +60,12 @@ export interface SseStreams {
    */
   start<T>(handler: StreamHandler<T>, options: MappedStreamOptions<T>): Promise<StreamInfo>
   start<T extends SseInput>(handler: StreamHandler<T>, options?: StreamOptions): Promise<StreamInfo>
-  /** Aborts a running stream: the stop button. `false` if there is none of this name, or if it does not run. */
+  /** A stream by its name, wherever it runs; without a store the same as `get()`. */
+  find(streamId: string, options?: { owner?: string | undefined }): Promise<StreamInfo | undefined>
+  /**
+   * Aborts a running stream, wherever it runs: the stop button. `false` if there is none of this name, or if it does not
+   * run. One that runs on another instance: `true` says that its home will be told.
+   */
   abort(streamId: string, options?: { owner?: string | undefined; reason?: string | undefined }): Promise<boolean>
 }
 
@@ -65,11 +74,18 @@ const DEFAULT_REASON = 'Stream aborted'
 /** `fastify.sseStreams` over one registry. */
 export class RegistryView implements SseStreams {
   readonly #registry: Registry
+  readonly #shared: SharedStreams | undefined
   readonly #settings: PluginSettings
   readonly #log: FastifyBaseLogger
 
-  constructor(registry: Registry, settings: PluginSettings, log: FastifyBaseLogger) {
+  constructor(
+    registry: Registry,
+    shared: SharedStreams | undefined,
+    settings: PluginSettings,
+    log: FastifyBaseLogger
+  ) {
     this.#registry = registry
+    this.#shared = shared
     this.#settings = settings
     this.#log = log
   }
@@ -109,7 +125,7 @@ export class RegistryView implements SseStreams {
       const call = resolveStreamCall(options, this.#settings)
       if (this.#settings.ownerOf !== undefined) assertOwner(call.owner)
       const request = { handler: handler as Handler, call, owner: call.owner, route: undefined, log: this.#log }
-      return infoOf(this.#findOrStart(request))
+      return this.#start(request)
     })
   }
 
@@ -117,16 +133,28 @@ export class RegistryView implements SseStreams {
     return settle(() => {
       const reason = options?.reason ?? DEFAULT_REASON
       assertReason(reason)
-      const stream = this.#find(streamId, options?.owner)
-      if (stream === undefined || stream.isFinished) return false
+      const owner = options?.owner
+      const stream = this.#find(streamId, owner)
+      if (stream?.isHome !== true || stream.isFinished) return this.#shared?.stop({ streamId, owner }) ?? false
       stream.abort('aborted', reason)
       return true
     })
   }
 
-  #findOrStart(request: StartRequest): EventStream {
+  find(streamId: string, options?: { owner?: string | undefined }): Promise<StreamInfo | undefined> {
+    return settle(async () => {
+      const address = { streamId, owner: options?.owner }
+      const here = this.#find(streamId, address.owner)
+      if (this.#shared === undefined || (here?.isHome === true && !here.isFinished)) return here && infoOf(here)
+      const stored = await this.#shared.look(address)
+      return stored && infoOfStored(address, stored, here)
+    })
+  }
+
+  async #start(request: StartRequest): Promise<StreamInfo> {
     try {
-      return this.#registry.findOrStart(request).stream
+      const found = this.#shared?.findOrStart(request, false) ?? this.#registry.findOrStart(request)
+      return infoOf((await found).stream)
     } catch (error) {
       if (isRefusal(error)) this.#registry.counters.rejected += 1
       throw error
@@ -140,7 +168,7 @@ export class RegistryView implements SseStreams {
   }
 }
 
-function settle<T>(act: () => T): Promise<T> {
+function settle<T>(act: () => T | Promise<T>): Promise<T> {
   return new Promise((resolve) => resolve(act()))
 }
 
@@ -148,11 +176,30 @@ function assertReason(reason: unknown): void {
   if (typeof reason !== 'string') throw new OptionInvalidError('reason', inspectValue(reason), 'Use a string.')
 }
 
+function infoOfStored(address: StreamAddress, stored: StoredStream, here: EventStream | undefined): StreamInfo {
+  const { finish, firstSequence, lastSequence, startedAt } = stored
+  const info: StreamInfo = {
+    streamId: address.streamId,
+    state: finish === undefined ? 'running' : 'finished',
+    home: here?.isHome ?? false,
+    clients: here?.clients ?? 0,
+    firstSequence,
+    lastSequence,
+    bufferedEvents: lastSequence - firstSequence + 1,
+    bufferedBytes: here?.log.heldBytes ?? 0,
+    startedAt
+  }
+  if (address.owner !== undefined) info.owner = address.owner
+  if (finish !== undefined) Object.assign(info, { outcome: finish.outcome, finishedAt: finish.finishedAt })
+  return info
+}
+
 function infoOf(stream: EventStream): StreamInfo {
   const { log } = stream
   const info: StreamInfo = {
     streamId: stream.streamId,
     state: stream.isFinished ? 'finished' : 'running',
+    home: stream.isHome,
     clients: stream.clients,
     firstSequence: log.firstSequence,
     lastSequence: log.lastSequence,

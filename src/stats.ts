@@ -4,18 +4,22 @@ export interface RegistryStats {
   readonly running: number
   /** Finished streams that are retained. */
   readonly finished: number
+  /** Streams that run, or ran, on another instance; 0 without a store. */
+  readonly replicas: number
   /** Attached responses. */
   readonly clients: number
   /** Events in the logs of all retained streams. */
   readonly bufferedEvents: number
   /** Memory that all logs hold: whole segments, those that only a slow socket still needs included. */
   readonly bufferedBytes: number
-  /** Streams that were started: `running` + `completed` + `failed` + `aborted` + `evicted`. */
+  /** Streams that were started: `running` + `completed` + `failed` + `aborted` + `evicted` + `lost`. */
   readonly started: number
   readonly completed: number
   readonly failed: number
   readonly aborted: number
   readonly evicted: number
+  /** Taken from this process, since the store had no sign of life of it for too long; 0 without a store. */
+  readonly lost: number
   /** Removed when their `bufferTTL` was over. */
   readonly expired: number
   /** Removed to make room, running or finished. */
@@ -39,7 +43,7 @@ export interface RegistryStats {
 /** The part of {@link RegistryStats} that only ever grows. */
 export type Counters = { -readonly [Name in Exclude<keyof RegistryStats, Gauge>]: number }
 
-type Gauge = 'running' | 'finished' | 'clients' | 'bufferedEvents' | 'bufferedBytes'
+type Gauge = 'running' | 'finished' | 'replicas' | 'clients' | 'bufferedEvents' | 'bufferedBytes'
 
 export function createCounters(): Counters {
   return {
@@ -48,6 +52,7 @@ export function createCounters(): Counters {
     failed: 0,
     aborted: 0,
     evicted: 0,
+    lost: 0,
     expired: 0,
     removedForCapacity: 0,
     events: 0,

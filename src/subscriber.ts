@@ -3,7 +3,7 @@ import type { EventStream } from './event-stream.ts'
 import { HEARTBEAT, idLine, MAX_MILLISECONDS, retryFrame } from './frame.ts'
 import type { Heartbeat, Watched } from './heartbeat.ts'
 import { openingFrames } from './opening.ts'
-import type { Reader } from './pace.ts'
+import type { ClientReader } from './pace.ts'
 import { LOST_GAP, resolveReplay, type Entry, type Gap, type ReplayStart } from './replay.ts'
 import { jitter, jitterRetry } from './retry.ts'
 import type { ClientSettings } from './settings.ts'
@@ -31,7 +31,7 @@ const MIN_LOOK_MS = 25
  *
  * pending ──open──▶ open ──the end, a cut──▶ ending ──close of the transport──▶ closed, which any state may jump to.
  */
-export class Subscriber implements Reader, Task, Watched {
+export class Subscriber implements ClientReader, Task, Watched {
   heapIndex: number = -1
   dueAt: number = Infinity
 
@@ -220,6 +220,12 @@ export class Subscriber implements Reader, Task, Watched {
     const transport = this.#transport
     this.leave()
     transport?.destroy()
+  }
+
+  /** The stream is not what it was: the client comes back for what there is now. */
+  dismiss(): void {
+    if (this.#state === 'open') this.truncate()
+    else if (this.#state === 'pending') this.destroy()
   }
 
   /** The server shuts down: the rest of the log, when to return, and a truncated body, or the clean end if it is one. */

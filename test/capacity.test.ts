@@ -5,6 +5,7 @@ import type { EventStream } from '../src/event-stream.ts'
 interface FakeStream {
   readonly name: string
   clients: number
+  isHome: boolean
   isFinished: boolean
   readonly links: object
 }
@@ -12,7 +13,7 @@ interface FakeStream {
 function createStreams(capacity: Capacity, ...names: string[]): FakeStream[] {
   return names.map((name) => {
     const links = { queue: undefined, previous: undefined, next: undefined }
-    const stream: FakeStream = { name, clients: 0, isFinished: false, links }
+    const stream: FakeStream = { name, clients: 0, isHome: true, isFinished: false, links }
     capacity.place(stream as unknown as EventStream)
     return stream
   })

@@ -5,7 +5,14 @@ import { parseCursor } from '../src/cursor.ts'
 import { resolveReplay, type Arrival, type ReplayStart, type ReplayWindow } from '../src/replay.ts'
 
 // Events 4…7 are retained, 1…3 were trimmed.
-const RUNNING: ReplayWindow = { epoch: 'epoch', firstSequence: 4, lastSequence: 7, isFinished: false, hasError: false }
+const RUNNING: ReplayWindow = {
+  epoch: 'epoch',
+  firstSequence: 4,
+  lastSequence: 7,
+  isFinished: false,
+  isLost: false,
+  hasError: false
+}
 const WHOLE: ReplayWindow = { ...RUNNING, firstSequence: 1 }
 const FAILED: ReplayWindow = { ...RUNNING, isFinished: true, hasError: true }
 
@@ -110,6 +117,7 @@ test('a client is given a contiguous run or told of exactly what it misses', asy
         firstSequence: trimmed + 1,
         lastSequence: trimmed + retained,
         isFinished: false,
+        isLost: false,
         hasError: false
       }
       const { sequence, gap } = resolve(`epoch.${has}`, window)

@@ -206,6 +206,7 @@ test('the defaults are those of the contract', async (t) => {
       abortTimeoutMs: 1_000
     },
     serialize: JSON.stringify,
+    store: undefined,
     ownerOf: undefined
   })
 })

@@ -129,7 +129,7 @@ streams.size = 1
 // @ts-expect-error -- a decorator is not replaced
 fastify.sseStreams = streams
 expectTrue<Equal<StreamInfo['state'], 'running' | 'finished'>>()
-expectTrue<Equal<StreamOutcome, 'completed' | 'failed' | 'aborted' | 'evicted'>>()
+expectTrue<Equal<StreamOutcome, 'completed' | 'failed' | 'aborted' | 'evicted' | 'lost'>>()
 
 // ── what users write down ──────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -1,0 +1,175 @@
+import type { EventStream } from './event-stream.ts'
+import type { Feeder } from './feeder.ts'
+import type { StoreAccess } from './store-access.ts'
+import type { Batch, Finish, News, Page, StreamAddress } from './store/store.ts'
+
+/** What a follower tells of its replica. */
+export interface FollowerHost {
+  /** The store has another life of this name, or none. */
+  onGone(stream: EventStream): void
+  /** Nothing is followed any more. */
+  onUnfollowed(follower: Follower): void
+}
+
+// One page of a read: a replica of the default size is there after a few.
+const PAGE_BYTES = 1024 * 1024
+// What clients have to move on by, as a share of the window, before their home is told.
+const SIGN_SHARE = 8
+
+/**
+ * Fills a replica from the store. News bring what is new; whatever does not follow what is there is read, so that a hole
+ * is never passed over. One read is under way at a time.
+ */
+export class Follower implements Feeder {
+  readonly isWaiting: boolean = false
+  readonly stream: EventStream
+  readonly #address: StreamAddress
+  readonly #store: StoreAccess
+  readonly #host: FollowerHost
+  #unfollow: (() => void) | undefined
+  #isReleased = false
+  #reading: Promise<void> | undefined
+  #wantsRead = false
+  #wantsSign = false
+  #hasNews = false
+  #signedSequence = 0
+  #missingSince: number | undefined
+
+  constructor(stream: EventStream, store: StoreAccess, host: FollowerHost) {
+    this.stream = stream
+    this.#address = { streamId: stream.streamId, owner: stream.owner }
+    this.#store = store
+    this.#host = host
+  }
+
+  // ── a feeder ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  get isReleased(): boolean {
+    return this.#isReleased
+  }
+
+  begin(): void {
+    this.#unfollow = this.#store.follow(this.#address, this.#onNews)
+  }
+
+  /** Clients have moved on; a home that waits for the slowest is told now and then. */
+  resume(): void {
+    const { log } = this.stream
+    if (log.lastSequence - this.#signedSequence < log.events / SIGN_SHARE) return
+    const slowest = this.stream.slowestSequence
+    if (slowest !== undefined && slowest - this.#signedSequence >= log.events / SIGN_SHARE) this.leaveSign()
+  }
+
+  finish(): void {
+    this.letGo()
+  }
+
+  abort(): void {
+    this.letGo()
+  }
+
+  letGo(): void {
+    if (this.#isReleased) return
+    this.#isReleased = true
+    this.#unfollow?.()
+    this.#host.onUnfollowed(this)
+    this.stream.onReleased()
+  }
+
+  // ── what comes ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Takes a page that has been read, and reads on until the replica has what the store has. */
+  async load(page: Page): Promise<void> {
+    if (!this.#takePage(page)) await this.catchUp()
+  }
+
+  /** Reads until the replica has what the store has. Rejects where the store does not answer. */
+  catchUp(): Promise<void> {
+    this.#wantsRead = true
+    this.#reading ??= this.#readOn().finally(() => (this.#reading = undefined))
+    return this.#reading
+  }
+
+  /** A round of polls: whoever had no news since the last one looks for itself. */
+  poll(): void {
+    if (!this.#hasNews) this.#look()
+    this.#hasNews = false
+  }
+
+  /** Tells the home that there are clients here, or were a moment ago, and where the slowest of them stands. */
+  leaveSign(): void {
+    this.#wantsSign = true
+    this.#look()
+  }
+
+  // What fails now is tried again by the next poll.
+  #look(): void {
+    this.catchUp().catch(() => {})
+  }
+
+  readonly #onNews = (news: News | undefined): void => {
+    if (this.#isReleased) return
+    if (news === undefined) return this.#look()
+    this.#hasNews = true
+    const { epoch, batch, keep, lastSequence, finish } = news
+    if (epoch !== this.stream.epoch) return this.#look()
+    if (batch !== undefined && batch.firstSequence <= this.stream.nextSequence) this.#takeBatch(batch)
+    if (this.stream.log.lastSequence < lastSequence) return this.#look()
+    this.stream.trimTo(keep)
+    if (finish !== undefined) this.#takeFinish(finish, lastSequence)
+  }
+
+  async #readOn(): Promise<void> {
+    while (this.#wantsRead && !this.#isReleased) {
+      this.#wantsRead = false
+      const position = this.#positionToSign()
+      const page = await this.#store.read(this.#address, this.stream.log.lastSequence, PAGE_BYTES, position)
+      if (this.#isReleased) return
+      if (page === undefined) this.#onMissing()
+      else if (page.stream.epoch !== this.stream.epoch) this.#host.onGone(this.stream)
+      else if (!this.#takePage(page)) this.#wantsRead = true
+      else await this.#judge(page)
+    }
+  }
+
+  #positionToSign(): number | undefined {
+    if (!this.#wantsSign) return undefined
+    this.#wantsSign = false
+    this.#signedSequence = this.stream.slowestSequence ?? this.#signedSequence
+    return this.#signedSequence
+  }
+
+  // Whether the replica has everything that the store had then.
+  #takePage({ stream, batches }: Page): boolean {
+    for (const batch of batches) this.#takeBatch(batch)
+    this.stream.trimTo(stream.firstSequence)
+    if (this.stream.log.lastSequence < stream.lastSequence) {
+      if (batches.length > 0) return false
+      // The store has lost its frames.
+      this.#onMissing()
+      return true
+    }
+    this.#missingSince = undefined
+    if (stream.finish !== undefined) this.#takeFinish(stream.finish, stream.lastSequence)
+    return true
+  }
+
+  #takeBatch(batch: Batch): void {
+    this.stream.appendBatch(batch)
+  }
+
+  #takeFinish(finish: Finish, lastSequence: number): void {
+    if (this.stream.log.lastSequence >= lastSequence) this.stream.onFinished(finish)
+  }
+
+  // Its home puts the log back as soon as it notices. What nobody has put back for a lease is gone.
+  #onMissing(): void {
+    this.#missingSince ??= this.#store.now()
+    if (this.#store.now() - this.#missingSince >= this.#store.leaseMs) this.#host.onGone(this.stream)
+  }
+
+  async #judge({ stream }: Page): Promise<void> {
+    if (!this.#store.isDead(stream)) return
+    if (await this.#store.reap(this.#address, stream.epoch, stream.beat)) this.#wantsRead = true
+  }
+}

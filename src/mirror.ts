@@ -1,0 +1,192 @@
+import type { EventStream } from './event-stream.ts'
+import type { MirrorReader } from './pace.ts'
+import type { StoreAccess } from './store-access.ts'
+import type { Append, AppendAnswer, NewLife, StreamAddress } from './store/store.ts'
+
+/** What a mirror tells of the stream that it copies. */
+export interface MirrorHost {
+  /** The store has all of it, or never will. */
+  onMirrored(mirror: Mirror): void
+  /** Somebody on another instance wants it stopped. */
+  onStopped(stream: EventStream): void
+  /** It is not ours any more. */
+  onFenced(stream: EventStream): void
+}
+
+// Large enough that a busy stream needs few commands, small enough that one does not hold up the others.
+const MAX_BATCH_BYTES = 64 * 1024
+
+/**
+ * Copies the log of a home into the store: a reader with a position, as a client is. One command is under way at a time,
+ * so that batches grow with the load; a failed one is repeated from wherever the store says that it stands.
+ */
+export class Mirror implements MirrorReader {
+  readonly stream: EventStream
+  readonly #address: StreamAddress
+  readonly #life: NewLife
+  readonly #store: StoreAccess
+  readonly #host: MirrorHost
+  // Everything up to here is in the store.
+  #storedSequence = 0
+  #sentFrom = Infinity
+  #isSending = false
+  #hasFinished = false
+  #isRetrying = false
+  // Nothing has been sent since the last round of beats.
+  #isSilent = false
+  #failingSince: number | undefined
+  #slowest: number | undefined
+  #onKnown: (() => void) | undefined
+
+  constructor(stream: EventStream, life: NewLife, store: StoreAccess, host: MirrorHost) {
+    this.stream = stream
+    this.#address = { streamId: stream.streamId, owner: stream.owner }
+    this.#life = life
+    this.#store = store
+    this.#host = host
+  }
+
+  // ── a reader ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  get sequence(): number {
+    const paced = this.stream.backpressure === 'slowest' ? (this.#slowest ?? Infinity) : Infinity
+    return Math.max(Math.min(this.#storedSequence, paced), this.stream.log.firstSequence - 1)
+  }
+
+  get offset(): number {
+    return this.stream.log.offsetAfter(this.sequence)
+  }
+
+  get heldFrom(): number {
+    return this.#sentFrom
+  }
+
+  /** While the store answers the producer waits for it; after a lease without, the stream goes on alone. */
+  get isPacing(): boolean {
+    return !this.isDetached
+  }
+
+  get isDetached(): boolean {
+    return this.#failingSince !== undefined && this.#store.now() - this.#failingSince >= this.#store.leaseMs
+  }
+
+  get hasClients(): boolean {
+    return this.#slowest !== undefined
+  }
+
+  lookForClients(onKnown: () => void): void {
+    this.#onKnown = onKnown
+    void this.#send()
+  }
+
+  pump(): void {
+    if (!this.#isRetrying && this.#hasNews) void this.#send()
+  }
+
+  // ── sending ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** A round of beats: whoever sent nothing since the last one says that it lives, and what failed is tried again. */
+  beat(): void {
+    if (this.#isSilent || this.#isRetrying) void this.#send()
+    this.#isSilent = true
+  }
+
+  /** The store is back: what failed is tried again at once. */
+  retry(): void {
+    void this.#send()
+  }
+
+  /** The instance closes: what the store does not have by now it will not get. */
+  giveUp(): void {
+    this.#finish()
+  }
+
+  get #hasNews(): boolean {
+    return this.#storedSequence < this.stream.log.lastSequence || this.stream.isFinished
+  }
+
+  async #send(): Promise<void> {
+    if (this.#isSending || this.#hasFinished) return
+    this.#isSending = true
+    try {
+      do {
+        const append = this.#next()
+        this.#isSilent = false
+        await this.#take(await this.#store.append(this.#address, append), append)
+      } while (!this.#hasFinished && this.#hasNews)
+    } catch (error) {
+      this.#onFailed(error)
+    }
+    this.#isSending = false
+    this.#sentFrom = Infinity
+    this.stream.onAdvanced()
+  }
+
+  #next(): Append {
+    const { log, epoch, finish, isCut } = this.stream
+    const after = Math.max(this.#storedSequence, log.firstSequence - 1)
+    const batch = log.batchAfter(after, MAX_BATCH_BYTES)
+    if (batch !== undefined) this.#sentFrom = log.offsetAfter(after)
+    const lastSequence = after + (batch?.lengths.length ?? 0)
+    const { ttlMs } = this.#life
+    const end = isCut && finish !== undefined ? { ...finish, outcome: 'lost' as const, error: undefined } : finish
+    return {
+      epoch,
+      ttlMs,
+      batch,
+      lastSequence,
+      keep: log.firstSequence,
+      finish: lastSequence === log.lastSequence ? end : undefined
+    }
+  }
+
+  async #take(answer: AppendAnswer, { finish }: Append): Promise<void> {
+    this.#failingSince = undefined
+    this.#isRetrying = false
+    if (answer.kind === 'fenced') return this.#lose()
+    if (answer.kind === 'missing') return this.#putBack()
+    this.#storedSequence = answer.lastSequence
+    if (answer.kind === 'apart') return
+    this.#learnOfClients(answer.slowest)
+    if (finish !== undefined) return this.#finish()
+    this.stream.onAdvanced()
+    if (answer.isStopped) this.#host.onStopped(this.stream)
+  }
+
+  // The store has lost it: the whole log goes there again.
+  async #putBack(): Promise<void> {
+    const answer = await this.#store.create(this.#address, this.#life)
+    if (answer.kind === 'there' && answer.stream.epoch !== this.stream.epoch) return this.#lose()
+    this.#storedSequence = answer.kind === 'there' ? answer.stream.lastSequence : 0
+  }
+
+  #onFailed(error: unknown): void {
+    this.#failingSince ??= this.#store.now()
+    this.#isRetrying = true
+    // What is refused for good would be refused again.
+    if (!this.#store.isOutage(error)) this.#finish()
+    // A removed stream would be held for as long as the store is away.
+    else if (this.stream.isRemoved && this.isDetached) this.#finish()
+  }
+
+  #learnOfClients(slowest: number | undefined): void {
+    const had = this.hasClients
+    this.#slowest = slowest
+    const onKnown = this.#onKnown
+    this.#onKnown = undefined
+    onKnown?.()
+    if (had !== this.hasClients) this.stream.onRemoteClientsChanged()
+  }
+
+  #lose(): void {
+    this.#finish()
+    this.#host.onFenced(this.stream)
+  }
+
+  #finish(): void {
+    if (this.#hasFinished) return
+    this.#hasFinished = true
+    this.stream.detachMirror()
+    this.#host.onMirrored(this)
+  }
+}

@@ -1,0 +1,329 @@
+import type { FastifyBaseLogger } from 'fastify'
+import type { Clock, Timer } from './clock.ts'
+import { streamIdOfEpoch, type Cursor } from './cursor.ts'
+import { ShuttingDownError } from './errors.ts'
+import { EventStream } from './event-stream.ts'
+import { Follower, type FollowerHost } from './follower.ts'
+import { Mirror, type MirrorHost } from './mirror.ts'
+import type { ClientsObserver, Found, Registry, StartRequest, StreamSource } from './registry.ts'
+import type { StreamSettings } from './settings.ts'
+import { StoreAccess } from './store-access.ts'
+import type { NewLife, Page, StoredStream, StoreHost, StreamAddress, StreamStore } from './store/store.ts'
+
+const NO_CURSOR: Cursor = { kind: 'none' }
+
+// A replica that nobody reads can be had again; a reload should not have to.
+const REPLICA_LINGER_MS = 5_000
+
+/** How long a store may take at the end of a shutdown, in milliseconds. */
+export const STORE_CLOSE_TIMEOUT_MS = 1_000
+
+const PAGE_BYTES = 1024 * 1024
+
+/** The streams that this instance shares with others through a store: their homes here, their replicas here. */
+export class SharedStreams implements StreamSource, ClientsObserver, StoreHost, MirrorHost, FollowerHost {
+  readonly log: FastifyBaseLogger
+  readonly #registry: Registry
+  readonly #clock: Clock
+  readonly #store: StreamStore
+  readonly #access: StoreAccess
+  readonly #replicaSettings: StreamSettings
+  readonly #mirrors = new Map<EventStream, Mirror>()
+  readonly #followers = new Map<EventStream, Follower>()
+  // One question per name is under way at a time, whoever asks.
+  readonly #asking = new Map<string, Promise<unknown>>()
+  // When a finished copy of ours was last known to be what the store has.
+  readonly #checkedAt = new WeakMap<EventStream, number>()
+  #pollTimer: Timer | undefined
+  #beatTimer: Timer | undefined
+  #onAllMirrored: (() => void) | undefined
+  #isClosed = false
+
+  constructor(store: StreamStore, registry: Registry, settings: StreamSettings, clock: Clock, log: FastifyBaseLogger) {
+    this.#store = store
+    this.#registry = registry
+    this.#clock = clock
+    this.log = log
+    this.#access = new StoreAccess(store, clock)
+    // The home's limits hold for its replicas: they trim what it trims.
+    this.#replicaSettings = {
+      ...settings,
+      ttlMs: REPLICA_LINGER_MS,
+      maxBytes: Infinity,
+      maxEvents: Infinity,
+      backpressure: 'none'
+    }
+    registry.observer = this
+  }
+
+  async open(): Promise<void> {
+    await this.#store.open(this)
+    this.#poll()
+    this.#beat()
+  }
+
+  // ── find and start ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** The stream of this name: from here, or a replica of what the store has. */
+  find(streamId: string, owner: string | undefined, cursor: Cursor): EventStream | Promise<EventStream | undefined> {
+    const address = { streamId, owner }
+    return this.#findHere(address, cursor) ?? this.#findInStore(address, cursor)
+  }
+
+  async findByCursor(cursor: Cursor, owner: string | undefined, route: string): Promise<EventStream | undefined> {
+    if (cursor.kind !== 'position' && cursor.kind !== 'terminal') return undefined
+    const stream = await this.find(streamIdOfEpoch(cursor.epoch), owner, cursor)
+    return stream !== undefined && stream.route === route && stream.epoch === cursor.epoch ? stream : undefined
+  }
+
+  /** The stream of this name, started here if there is none anywhere; one whose process died counts as none where wanted. */
+  async findOrStart(request: StartRequest, replacesLost: boolean): Promise<Found> {
+    const epoch = this.#registry.createEpoch(request.call)
+    const address = { streamId: request.call.streamId ?? streamIdOfEpoch(epoch), owner: request.owner }
+    for (;;) {
+      const here = this.#findHere(address, NO_CURSOR)
+      if (here !== undefined && !(replacesLost && here.outcome === 'lost')) return { stream: here, isNew: false }
+      const found = await this.#once(address, () => this.#start({ ...request, epoch }, address, replacesLost))
+      if (found !== undefined) return found
+    }
+  }
+
+  /** What the store knows of a stream; makes no replica. */
+  async look(address: StreamAddress): Promise<StoredStream | undefined> {
+    const page = await this.#access.read(address, Number.MAX_SAFE_INTEGER, 0)
+    if (page === undefined || !this.#access.isDead(page.stream)) return page?.stream
+    await this.#access.reap(address, page.stream.epoch, page.stream.beat)
+    return (await this.#access.read(address, Number.MAX_SAFE_INTEGER, 0))?.stream
+  }
+
+  /** Has the home of a stream stop it. */
+  stop(address: StreamAddress): Promise<boolean> {
+    return this.#access.stop(address)
+  }
+
+  // What can be served without a question. A finished copy may have been replaced by a new life that began elsewhere.
+  #findHere(address: StreamAddress, cursor: Cursor): EventStream | undefined {
+    const stream = this.#registry.find(address.streamId, address.owner)
+    if (stream === undefined || isAhead(stream, cursor) || this.#asking.has(keyOf(address))) return undefined
+    const isLive = !stream.isFinished || this.#mirrors.has(stream)
+    return isLive || this.#clock.now() - (this.#checkedAt.get(stream) ?? 0) < this.#store.pollMs ? stream : undefined
+  }
+
+  async #findInStore(address: StreamAddress, cursor: Cursor): Promise<EventStream | undefined> {
+    await this.#once(address, () => this.#fetch(address))
+    const stream = this.#registry.find(address.streamId, address.owner)
+    if (stream !== undefined && isAhead(stream, cursor)) await this.#waitFor(stream, cursor.sequence)
+    return stream
+  }
+
+  // Undefined where somebody else is asking about this name: what comes of it has to be looked at first.
+  async #once<T>(address: StreamAddress, ask: () => Promise<T>): Promise<T | undefined> {
+    const key = keyOf(address)
+    const asking = this.#asking.get(key)
+    if (asking !== undefined) {
+      await asking.catch(() => {})
+      return undefined
+    }
+    const asked = ask()
+    this.#asking.set(key, asked)
+    try {
+      return await asked
+    } finally {
+      this.#asking.delete(key)
+    }
+  }
+
+  async #start(request: StartRequest, address: StreamAddress, replacesLost: boolean): Promise<Found> {
+    this.#registry.assertMayStart(address.owner)
+    const life = this.#lifeOf(request)
+    let answer = await this.#access.create(address, life)
+    if (answer.kind === 'there' && replacesLost && answer.stream.finish?.outcome === 'lost') {
+      answer = await this.#access.create(address, life, answer.stream.epoch)
+    }
+    if (answer.kind === 'made') return this.#run(request, address, life)
+    const { stream } = answer
+    if (this.#isOursWithoutRun(stream)) {
+      return this.#run({ ...request, epoch: stream.epoch }, address, { ...life, epoch: stream.epoch })
+    }
+    const found = await this.#fetch(address)
+    return found === undefined ? this.#start(request, address, replacesLost) : { stream: found, isNew: false }
+  }
+
+  // Made by a call of ours whose answer was lost.
+  #isOursWithoutRun({ home, finish, epoch }: StoredStream): boolean {
+    if (home !== this.#access.instance || finish !== undefined) return false
+    for (const stream of this.#mirrors.keys()) if (stream.epoch === epoch) return false
+    return true
+  }
+
+  // Where the handler throws, or there is no room any more, it is as if nothing had been asked.
+  async #run(request: StartRequest, address: StreamAddress, life: NewLife): Promise<Found> {
+    try {
+      if (this.#registry.isShuttingDown) throw new ShuttingDownError()
+      const old = this.#registry.find(address.streamId, address.owner)
+      if (old?.isFinished === true) this.#registry.drop(old)
+      const found = this.#registry.findOrStart(request)
+      if (found.isNew) this.#mirror(found.stream, life)
+      else await this.#access.discard(address, life.epoch)
+      return found
+    } catch (error) {
+      await this.#access.discard(address, life.epoch).catch(() => {})
+      throw error
+    }
+  }
+
+  #lifeOf({ call, route, epoch }: StartRequest): NewLife {
+    const ttlMs = Math.max(call.stream.ttlMs, 4 * this.#access.leaseMs)
+    return { epoch: epoch as string, route, ttlMs, startedAt: Math.floor(this.#clock.now()) }
+  }
+
+  // ── homes ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #mirror(stream: EventStream, life: NewLife): void {
+    const mirror = new Mirror(stream, life, this.#access, this)
+    this.#mirrors.set(stream, mirror)
+    stream.attachMirror(mirror)
+  }
+
+  onMirrored({ stream }: Mirror): void {
+    this.#mirrors.delete(stream)
+    this.#checkedAt.set(stream, this.#clock.now())
+    if (this.#mirrors.size === 0) this.#onAllMirrored?.()
+  }
+
+  onStopped(stream: EventStream): void {
+    stream.abort('aborted', 'Stopped from another instance')
+  }
+
+  onFenced(stream: EventStream): void {
+    this.log.warn({ streamId: stream.streamId }, 'the stream was taken from this process: the store counts it as lost')
+    this.#registry.drop(stream)
+  }
+
+  onStop(address: StreamAddress, epoch: string): void {
+    const stream = this.#registry.find(address.streamId, address.owner)
+    if (stream?.epoch === epoch && stream.isHome) this.onStopped(stream)
+  }
+
+  onReturn(): void {
+    for (const mirror of this.#mirrors.values()) mirror.retry()
+    for (const follower of this.#followers.values()) follower.poll()
+  }
+
+  // ── replicas ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  // What is here stays where the store does not answer, and goes where the store has something else.
+  async #fetch(address: StreamAddress): Promise<EventStream | undefined> {
+    const here = this.#registry.find(address.streamId, address.owner)
+    let page: Page | undefined
+    try {
+      page = await this.#access.read(address, here?.log.lastSequence ?? 0, PAGE_BYTES)
+    } catch (error) {
+      if (here === undefined) throw error
+      return here
+    }
+    if (here !== undefined && !here.isRemoved) {
+      if (this.#mirrors.has(here) || page?.stream.epoch === here.epoch) {
+        this.#checkedAt.set(here, this.#clock.now())
+        if (page !== undefined) await this.#followers.get(here)?.load(page)
+        return here
+      }
+      this.#registry.drop(here)
+      page = await this.#access.read(address, 0, PAGE_BYTES)
+    }
+    return page && this.#replicate(address, page)
+  }
+
+  async #replicate(address: StreamAddress, page: Page): Promise<EventStream> {
+    const { epoch, route, firstSequence, startedAt } = page.stream
+    const identity = { ...address, epoch, route }
+    const stream = new EventStream(identity, this.#replicaSettings, this.#registry, { firstSequence, startedAt })
+    const follower = new Follower(stream, this.#access, this)
+    stream.follow(follower)
+    this.#followers.set(stream, follower)
+    this.#registry.addReplica(stream)
+    this.#checkedAt.set(stream, this.#clock.now())
+    await follower.load(page)
+    return stream
+  }
+
+  // The home delivers an event before the store has it, and its client may come here milliseconds later.
+  async #waitFor(stream: EventStream, sequence: number): Promise<void> {
+    const follower = this.#followers.get(stream)
+    const until = this.#clock.now() + this.#access.leaseMs
+    while (follower !== undefined && !follower.isReleased && stream.log.lastSequence < sequence) {
+      if (this.#clock.now() >= until || this.#isClosed) return
+      await new Promise<void>((resolve) => this.#clock.setTimer(resolve, AHEAD_LOOK_MS))
+      await follower.catchUp()
+    }
+  }
+
+  onGone(stream: EventStream): void {
+    this.#registry.drop(stream)
+  }
+
+  onUnfollowed({ stream }: Follower): void {
+    this.#followers.delete(stream)
+  }
+
+  // ── signs and rounds ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+  onClientsChanged(stream: EventStream): void {
+    if (stream.clients > 1 || this.#isClosed) return
+    this.#followers.get(stream)?.leaveSign()
+  }
+
+  #poll(): void {
+    for (const follower of this.#followers.values()) follower.poll()
+    const delayMs = this.#store.pollMs * (0.5 + Math.random())
+    this.#pollTimer = this.#clock.setTimer(() => this.#poll(), delayMs)
+  }
+
+  #beat(): void {
+    for (const mirror of this.#mirrors.values()) mirror.beat()
+    for (const follower of this.#followers.values()) if (follower.stream.clients > 0) follower.leaveSign()
+    this.#beatTimer = this.#clock.setTimer(() => this.#beat(), this.#access.leaseMs / 3)
+  }
+
+  // ── end ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Brings the store what it does not have yet, for at most `timeoutMs`, and lets go of it. */
+  async close(timeoutMs: number): Promise<void> {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    for (const timer of [this.#pollTimer, this.#beatTimer]) if (timer !== undefined) this.#clock.clearTimer(timer)
+    for (const follower of this.#followers.values()) follower.letGo()
+    for (const mirror of this.#mirrors.values()) mirror.retry()
+    const until = this.#clock.now() + timeoutMs
+    await this.#allMirrored(timeoutMs)
+    for (const mirror of this.#mirrors.values()) mirror.giveUp()
+    await this.#store.close(Math.max(0, until - this.#clock.now()))
+  }
+
+  #allMirrored(timeoutMs: number): Promise<void> {
+    if (this.#mirrors.size === 0) return Promise.resolve()
+    return new Promise((resolve) => {
+      const timer = this.#clock.setTimer(resolve, timeoutMs, true)
+      this.#onAllMirrored = () => {
+        this.#clock.clearTimer(timer)
+        resolve()
+      }
+    })
+  }
+}
+
+const AHEAD_LOOK_MS = 50
+
+function keyOf({ streamId, owner }: StreamAddress): string {
+  return JSON.stringify([owner ?? null, streamId])
+}
+
+function isAhead(stream: EventStream, cursor: Cursor): cursor is Cursor & { readonly kind: 'position' } {
+  return (
+    cursor.kind === 'position' &&
+    cursor.epoch === stream.epoch &&
+    !stream.isHome &&
+    !stream.isFinished &&
+    cursor.sequence > stream.log.lastSequence
+  )
+}
