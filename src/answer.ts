@@ -20,7 +20,8 @@ const MISSING: Answer = { kind: 'missing' }
 
 /** `sseFromGenerator()`: attaches, or starts; but a cursor whose stream is gone starts a run only where that is wanted. */
 export function answerGenerator(stream: EventStream | undefined, cursor: Cursor, call: StreamCall): Answer {
-  if (stream !== undefined && !isReplaceable(stream, call)) return answerExisting(stream, cursor, call.from, call.client)
+  if (stream !== undefined && !isReplaceable(stream, call))
+    return answerExisting(stream, cursor, call.from, call.client)
   if (cursor.kind === 'none') return { kind: 'start', arrival: 'started' }
   if (!call.client.hasControlEvents) return NOTHING
   return call.onLost === 'restart' ? { kind: 'start', arrival: 'restarted' } : LOST

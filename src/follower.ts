@@ -80,7 +80,7 @@ export class Follower implements Feeder {
 
   /** Takes a page that has been read, and reads on until the replica has what the store has. */
   async load(page: Page): Promise<void> {
-    if (!this.#takePage(page)) await this.catchUp()
+    if (!this.#takePage(page) || this.#store.isDead(page.stream)) await this.catchUp()
   }
 
   /** Reads until the replica has what the store has. Rejects where the store does not answer. */

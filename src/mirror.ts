@@ -5,8 +5,8 @@ import type { Append, AppendAnswer, NewLife, StreamAddress } from './store/store
 
 /** What a mirror tells of the stream that it copies. */
 export interface MirrorHost {
-  /** The store has all of it, or never will. */
-  onMirrored(mirror: Mirror): void
+  /** The store has all of it, or never will; then `error` says why, if it was refused. */
+  onMirrored(mirror: Mirror, error?: unknown): void
   /** Somebody on another instance wants it stopped. */
   onStopped(stream: EventStream): void
   /** It is not ours any more. */
@@ -164,7 +164,7 @@ export class Mirror implements MirrorReader {
     this.#failingSince ??= this.#store.now()
     this.#isRetrying = true
     // What is refused for good would be refused again.
-    if (!this.#store.isOutage(error)) this.#finish()
+    if (!this.#store.isOutage(error)) this.#finish(error)
     // A removed stream would be held for as long as the store is away.
     else if (this.stream.isRemoved && this.isDetached) this.#finish()
   }
@@ -183,10 +183,11 @@ export class Mirror implements MirrorReader {
     this.#host.onFenced(this.stream)
   }
 
-  #finish(): void {
+  #finish(error?: unknown): void {
     if (this.#hasFinished) return
     this.#hasFinished = true
     this.stream.detachMirror()
-    this.#host.onMirrored(this)
+    this.#onKnown?.()
+    this.#host.onMirrored(this, error)
   }
 }

@@ -45,8 +45,16 @@ export interface Found {
 
 /** Where requests find their streams. Without a store everything is there at once. */
 export interface StreamSource {
-  find(streamId: string, owner: string | undefined, cursor: Cursor): EventStream | undefined | Promise<EventStream | undefined>
-  findByCursor(cursor: Cursor, owner: string | undefined, route: string): EventStream | undefined | Promise<EventStream | undefined>
+  find(
+    streamId: string,
+    owner: string | undefined,
+    cursor: Cursor
+  ): EventStream | undefined | Promise<EventStream | undefined>
+  findByCursor(
+    cursor: Cursor,
+    owner: string | undefined,
+    route: string
+  ): EventStream | undefined | Promise<EventStream | undefined>
   /** The stream of this name, started if there is none; one whose process died counts as none where `replacesLost`. */
   findOrStart(request: StartRequest, replacesLost: boolean): Found | Promise<Found>
 }

@@ -4,6 +4,7 @@ import { streamIdOfEpoch, type Cursor } from './cursor.ts'
 import { ShuttingDownError } from './errors.ts'
 import { EventStream } from './event-stream.ts'
 import { Follower, type FollowerHost } from './follower.ts'
+import { logSafely } from './log-safely.ts'
 import { Mirror, type MirrorHost } from './mirror.ts'
 import type { ClientsObserver, Found, Registry, StartRequest, StreamSource } from './registry.ts'
 import type { StreamSettings } from './settings.ts'
@@ -133,7 +134,13 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost, 
     }
   }
 
-  async #start(request: StartRequest, address: StreamAddress, replacesLost: boolean): Promise<Found> {
+  // Undefined where things have changed meanwhile, and have to be looked at again.
+  async #start(request: StartRequest, address: StreamAddress, replacesLost: boolean): Promise<Found | undefined> {
+    const isWanted = (stream: EventStream): boolean => !(replacesLost && stream.outcome === 'lost')
+    if (this.#registry.find(address.streamId, address.owner) !== undefined) {
+      const stream = await this.#fetch(address)
+      if (stream !== undefined && isWanted(stream)) return { stream, isNew: false }
+    }
     this.#registry.assertMayStart(address.owner)
     const life = this.#lifeOf(request)
     let answer = await this.#access.create(address, life)
@@ -146,7 +153,7 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost, 
       return this.#run({ ...request, epoch: stream.epoch }, address, { ...life, epoch: stream.epoch })
     }
     const found = await this.#fetch(address)
-    return found === undefined ? this.#start(request, address, replacesLost) : { stream: found, isNew: false }
+    return found !== undefined && isWanted(found) ? { stream: found, isNew: false } : undefined
   }
 
   // Made by a call of ours whose answer was lost.
@@ -164,12 +171,17 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost, 
       if (old?.isFinished === true) this.#registry.drop(old)
       const found = this.#registry.findOrStart(request)
       if (found.isNew) this.#mirror(found.stream, life)
-      else await this.#access.discard(address, life.epoch)
+      else this.#discard(address, life)
       return found
     } catch (error) {
-      await this.#access.discard(address, life.epoch).catch(() => {})
+      this.#discard(address, life)
       throw error
     }
+  }
+
+  // Where no answer comes, the life stays in the store without a beat: it is ours at the next request, or lost after a lease.
+  #discard(address: StreamAddress, { epoch }: NewLife): void {
+    this.#access.discard(address, epoch).catch(() => {})
   }
 
   #lifeOf({ call, route, epoch }: StartRequest): NewLife {
@@ -185,8 +197,10 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost, 
     stream.attachMirror(mirror)
   }
 
-  onMirrored({ stream }: Mirror): void {
+  onMirrored({ stream }: Mirror, error?: unknown): void {
     this.#mirrors.delete(stream)
+    if (error !== undefined)
+      logSafely(this.log, 'error', { streamId: stream.streamId }, 'the stream is not shared', error)
     this.#checkedAt.set(stream, this.#clock.now())
     if (this.#mirrors.size === 0) this.#onAllMirrored?.()
   }
@@ -240,8 +254,8 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost, 
     const stream = new EventStream(identity, this.#replicaSettings, this.#registry, { firstSequence, startedAt })
     const follower = new Follower(stream, this.#access, this)
     stream.follow(follower)
-    this.#followers.set(stream, follower)
     this.#registry.addReplica(stream)
+    this.#followers.set(stream, follower)
     this.#checkedAt.set(stream, this.#clock.now())
     await follower.load(page)
     return stream
@@ -250,8 +264,9 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost, 
   // The home delivers an event before the store has it, and its client may come here milliseconds later.
   async #waitFor(stream: EventStream, sequence: number): Promise<void> {
     const follower = this.#followers.get(stream)
+    if (follower === undefined) return
     const until = this.#clock.now() + this.#access.leaseMs
-    while (follower !== undefined && !follower.isReleased && stream.log.lastSequence < sequence) {
+    while (!follower.isReleased && stream.log.lastSequence < sequence) {
       if (this.#clock.now() >= until || this.#isClosed) return
       await new Promise<void>((resolve) => this.#clock.setTimer(resolve, AHEAD_LOOK_MS))
       await follower.catchUp()
@@ -269,8 +284,18 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost, 
   // ── signs and rounds ─────────────────────────────────────────────────────────────────────────────────────────────────
 
   onClientsChanged(stream: EventStream): void {
-    if (stream.clients > 1 || this.#isClosed) return
-    this.#followers.get(stream)?.leaveSign()
+    if (stream.clients <= 1) this.#sign(stream)
+  }
+
+  // The home of a running stream counts our clients by it, and a finished one stays in the store for as long as it has any.
+  #sign(stream: EventStream): void {
+    if (this.#isClosed || this.#mirrors.has(stream)) return
+    const follower = this.#followers.get(stream)
+    if (follower !== undefined) return follower.leaveSign()
+    const { streamId, owner, log } = stream
+    if (!stream.isFinished) return
+    const position = stream.slowestSequence ?? log.lastSequence
+    this.#access.read({ streamId, owner }, log.lastSequence, 0, position).catch(() => {})
   }
 
   #poll(): void {
@@ -281,7 +306,7 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost, 
 
   #beat(): void {
     for (const mirror of this.#mirrors.values()) mirror.beat()
-    for (const follower of this.#followers.values()) if (follower.stream.clients > 0) follower.leaveSign()
+    for (const stream of this.#registry.streams) if (stream.clients > 0) this.#sign(stream)
     this.#beatTimer = this.#clock.setTimer(() => this.#beat(), this.#access.leaseMs / 3)
   }
 

@@ -78,12 +78,7 @@ export class RegistryView implements SseStreams {
   readonly #settings: PluginSettings
   readonly #log: FastifyBaseLogger
 
-  constructor(
-    registry: Registry,
-    shared: SharedStreams | undefined,
-    settings: PluginSettings,
-    log: FastifyBaseLogger
-  ) {
+  constructor(registry: Registry, shared: SharedStreams | undefined, settings: PluginSettings, log: FastifyBaseLogger) {
     this.#registry = registry
     this.#shared = shared
     this.#settings = settings

@@ -88,7 +88,7 @@ export class StoreAccess {
       if (this.now() - askedAt >= this.leaseMs / 3) this.#troubledAt = this.now()
       return answer
     } catch (error) {
-      this.#troubledAt = this.now()
+      if (this.isOutage(error)) this.#troubledAt = this.now()
       throw error
     }
   }
