@@ -48,15 +48,11 @@ export class Link {
     return this.#connection ?? Promise.reject(new Error('there is no connection'))
   }
 
-  /**
-   * Uses the connection. Rejects after the time-out, in which case the connection is given up. `first` has to settle
-   * before, in the same time.
-   */
-  async call<T>(use: (connection: Connection) => Promise<T>, first?: Promise<void>): Promise<T> {
+  /** Uses the connection. Rejects after the time-out, in which case the connection is given up. */
+  async call<T>(use: (connection: Connection) => Promise<T>): Promise<T> {
     let used: Attempt | undefined
     try {
       return await this.#inTime(async () => {
-        await first
         const connection = await this.connection
         used = this.#current
         return use(connection)

@@ -56,18 +56,20 @@ export class RedisStore implements StreamStore {
       timeoutMs,
       maxPauseMs: this.pollMs,
       onMessage: (channel: string, message: Buffer): void => this.#subscriptions.onMessage(channel, message),
-      onUp: (): void => this.#onUp(),
       onFailure: (error: Error): void => this.#outage?.onFailure(error)
     }
     this.#commands = new Link({
       ...common,
       make: (events) => maker.commands(events, timeoutMs),
-      prepare: (connection) => this.#probe(connection)
+      prepare: (connection) => this.#probe(connection),
+      onUp: () => this.#onUp()
     })
     this.#news = new Link({
       ...common,
       make: async (events) => maker.subscriptions(events, timeoutMs, await this.#commands.connection),
-      prepare: (connection) => this.#prepareNews(connection)
+      prepare: (connection) => this.#prepareNews(connection),
+      // Those who listen are told one by one.
+      onUp: () => {}
     })
     this.#subscriptions = new Subscriptions(this.#news)
   }
@@ -159,10 +161,10 @@ export class RedisStore implements StreamStore {
     return kind === 'yes'
   }
 
-  follow(address: StreamAddress, listener: (news: News) => void): () => void {
+  follow(address: StreamAddress, listener: (news: News | undefined) => void): () => void {
     return this.#subscriptions.listen(placeOf(this.#prefix, address).channel, (message) => {
-      const news = readNews(message)
-      if (news !== undefined) listener(news)
+      const news = message && readNews(message)
+      if (message === undefined || news !== undefined) listener(news)
     })
   }
 
@@ -194,9 +196,7 @@ export class RedisStore implements StreamStore {
   ): Promise<{ kind: string; parts: AnswerReader }> {
     if (this.#isClosed) throw new StoreUnavailableError('it was closed')
     const place = placeOf(this.#prefix, address)
-    // Whoever follows and then reads misses nothing in between.
-    const first = this.#subscriptions.settled(place.channel)
-    const call = this.#commands.call((connection) => runScript(connection, script, place, args), first)
+    const call = this.#commands.call((connection) => runScript(connection, script, place, args))
     this.#underWay.add(call)
     try {
       const parts = new AnswerReader(await call)
@@ -243,8 +243,8 @@ export class RedisStore implements StreamStore {
     if (this.#isOpened) this.#host?.onReturn()
   }
 
-  #onStop(message: Buffer): void {
-    const stop = readStop(message)
+  #onStop(message: Buffer | undefined): void {
+    const stop = message && readStop(message)
     if (stop !== undefined) this.#host?.onStop(stop.address, stop.epoch)
   }
 

@@ -1,15 +1,15 @@
 import type { Connection } from './connection.ts'
 import type { Link } from './link.ts'
 
-export type MessageListener = (message: Buffer) => void
+/** Takes a message; or `undefined` where messages come from now on, and any before may have been missed. */
+export type MessageListener = (message: Buffer | undefined) => void
 
-/** Who listens to which channel, and that the server knows. */
+/** Who listens to which channel, and what of it the server knows. */
 export class Subscriptions {
   readonly #link: Link
   readonly #listeners = new Map<string, Set<MessageListener>>()
-  // Channels that the server was asked for and has not confirmed: the only ones that anybody waits for.
-  readonly #pending = new Map<string, Promise<void>>()
-  // Channels that the present connection has.
+  // Channels that the present connection was asked for, and those that it has confirmed.
+  #asked = new Set<string>()
   #confirmed = new Set<string>()
 
   constructor(link: Link) {
@@ -19,62 +19,64 @@ export class Subscriptions {
   listen(channel: string, listener: MessageListener): () => void {
     const listeners = this.#listeners.get(channel) ?? new Set()
     this.#listeners.set(channel, listeners.add(listener))
-    if (listeners.size === 1) this.#ask(channel)
+    if (this.#confirmed.has(channel)) queueMicrotask(() => listeners.has(listener) && listener(undefined))
+    else void this.#ask(channel)
     return () => {
       if (!listeners.delete(listener) || listeners.size > 0) return
       this.#listeners.delete(channel)
-      this.#giveUp(channel)
+      if (this.#confirmed.has(channel)) void this.#giveUp(channel)
     }
   }
 
   onMessage(channel: string, message: Buffer): void {
-    for (const listener of this.#listeners.get(channel) ?? []) listener(message)
+    this.#tell(channel, message)
   }
 
-  /** Resolves once the server delivers what is published there, or it is known that it does not. */
-  async settled(channel: string): Promise<void> {
-    await this.#pending.get(channel)
-  }
-
-  /** Subscribes to everything on a new connection. */
+  /** Subscribes a new connection to everything. */
   async renew(connection: Connection): Promise<void> {
+    this.#asked = new Set(this.#listeners.keys())
     this.#confirmed = new Set()
-    await Promise.all(
-      Array.from(this.#listeners.keys(), async (channel) => {
-        await connection.subscribe(channel)
-        this.#confirmed.add(channel)
-      })
-    )
+    await Promise.all(Array.from(this.#asked, (channel) => this.#subscribe(connection, channel)))
   }
 
   /** Asks again for what the server refused, or was not there to be asked for. */
   repeat(): void {
-    for (const channel of this.#listeners.keys()) {
-      if (!this.#confirmed.has(channel) && !this.#pending.has(channel)) this.#ask(channel)
-    }
+    for (const channel of this.#listeners.keys()) void this.#ask(channel)
   }
 
-  #ask(channel: string): void {
-    const asked = this.#subscribe(channel).finally(() => {
-      if (this.#pending.get(channel) === asked) this.#pending.delete(channel)
-    })
-    this.#pending.set(channel, asked)
-  }
-
-  async #subscribe(channel: string): Promise<void> {
+  async #ask(channel: string): Promise<void> {
+    const asked = this.#asked
+    if (asked.has(channel)) return
+    asked.add(channel)
     try {
-      await this.#link.call((connection) => connection.subscribe(channel))
+      await this.#link.call((connection) => this.#subscribe(connection, channel))
     } catch {
-      // The poll round repeats it.
-      return
+      // The next round repeats it.
+      asked.delete(channel)
     }
-    this.#confirmed.add(channel)
-    if (!this.#listeners.has(channel)) this.#giveUp(channel)
   }
 
-  #giveUp(channel: string): void {
-    this.#pending.delete(channel)
-    if (!this.#confirmed.delete(channel)) return
-    this.#link.call((connection) => connection.unsubscribe(channel)).catch(() => {})
+  async #subscribe(connection: Connection, channel: string): Promise<void> {
+    const confirmed = this.#confirmed
+    await connection.subscribe(channel)
+    // Both may have changed while the server was asked: the connection, and that somebody listens.
+    if (confirmed !== this.#confirmed) return
+    confirmed.add(channel)
+    if (this.#listeners.has(channel)) this.#tell(channel, undefined)
+    else await this.#giveUp(channel)
+  }
+
+  async #giveUp(channel: string): Promise<void> {
+    this.#asked.delete(channel)
+    this.#confirmed.delete(channel)
+    try {
+      await this.#link.call((connection) => connection.unsubscribe(channel))
+    } catch {
+      // A connection that is lost has no subscriptions, and a message that nobody waits for is dropped.
+    }
+  }
+
+  #tell(channel: string, message: Buffer | undefined): void {
+    for (const listener of this.#listeners.get(channel) ?? []) listener(message)
   }
 }
