@@ -366,3 +366,68 @@ test('memory that nobody needs is given back: held bytes stay near the limits', 
     })
   )
 })
+
+test('batches give the frames one by one, whole, from any event on', async () => {
+  fc.assert(
+    fc.property(
+      fc.array(fc.string({ minLength: 1, maxLength: 300 }), { minLength: 1, maxLength: 60 }),
+      fc.integer({ min: 1, max: 2_000 }),
+      fc.nat({ max: 60 }),
+      fc.nat({ max: 60 }),
+      (frames, maxBytes, trimmed, from) => {
+        const log = logOf(frames)
+        log.trimTo(Math.min(trimmed + 1, frames.length))
+        const got: string[] = []
+        let after = Math.max(log.firstSequence - 1, Math.min(from, frames.length))
+        const start = after
+        for (
+          let batch = log.batchAfter(after, maxBytes);
+          batch !== undefined;
+          batch = log.batchAfter(after, maxBytes)
+        ) {
+          assert.equal(batch.firstSequence, after + 1)
+          assert.ok(batch.lengths.length === 1 || batch.frames.length <= maxBytes)
+          let offset = 0
+          for (const bytes of batch.lengths) got.push(batch.frames.toString('utf8', offset, (offset += bytes)))
+          assert.equal(offset, batch.frames.length)
+          after += batch.lengths.length
+        }
+        assert.deepEqual(
+          got,
+          frames.slice(start).map((frame) => Buffer.from(frame).toString())
+        )
+      }
+    )
+  )
+})
+
+test('the front of the window is moved to an event, never beyond the newest', async (t) => {
+  const log = logOf(['a', 'b', 'c'])
+  log.trimTo(3)
+  t.match(log, { firstSequence: 3, lastSequence: 3, wireBytes: 1 })
+  log.trimTo(2)
+  t.equal(log.firstSequence, 3, 'never back')
+  log.trimTo(9)
+  t.match(log, { firstSequence: 4, lastSequence: 3, events: 0 })
+})
+
+test('a log goes on after a hole, and no position before the hole is one after it', async (t) => {
+  const log = logOf(['a', 'b'])
+  const atTheEnd = log.endOffset
+  log.skipTo(9)
+  t.match(log, { firstSequence: 10, lastSequence: 9, events: 0, wireBytes: 0 })
+  t.ok(log.startOffset > atTheEnd)
+  append(log, 'j')
+  t.equal(log.read(log.offsetAfter(9), 100).bytes.toString(), 'j')
+  t.match(log.batchAfter(9, 100), { firstSequence: 10, lengths: [1] })
+  log.release(Infinity)
+  t.equal(log.heldBytes, 128, 'what lies before the hole is given back')
+})
+
+test('a log may begin anywhere', async (t) => {
+  const log = new EventLog(1_024)
+  log.skipTo(41)
+  log.append(Buffer.from('answer'), 6)
+  t.match(log, { firstSequence: 42, lastSequence: 42, events: 1 })
+  t.equal(readAll(log, log.offsetAfter(41), 100), 'answer')
+})

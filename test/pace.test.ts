@@ -160,3 +160,26 @@ test('only slowest promises that nothing is trimmed before it was read', async (
   append(10)
   t.ok(pace.isPromisedAll)
 })
+
+test('a mirror is waited for like the slowest client, unless it is detached or nobody paces', async (t) => {
+  for (const backpressure of ['fastest', 'slowest', 'none'] as const) {
+    const { pace, append, attach } = createPace(backpressure)
+    const mirror = {
+      offset: 0,
+      sequence: 0,
+      heldFrom: 0,
+      isPacing: true,
+      hasClients: false,
+      pump() {},
+      lookForClients() {}
+    }
+    pace.mirror = mirror
+    append(90)
+    attach().readAll()
+    t.equal(pace.isTooFarAhead(20), backpressure !== 'none', backpressure)
+    t.equal(pace.isPromisedAll, backpressure === 'slowest')
+    mirror.isPacing = false
+    t.notOk(pace.isTooFarAhead(20), `${backpressure}, detached`)
+    t.notOk(pace.isPromisedAll)
+  }
+})

@@ -130,3 +130,11 @@ test('a client is given a contiguous run or told of exactly what it misses', asy
     })
   )
 })
+
+test('a client of a lost stream may have more than anybody else, and has all of it then', async (t) => {
+  const lost: ReplayWindow = { ...RUNNING, isFinished: true, isLost: true }
+  t.strictSame(resolve('epoch.9', lost), exactly(7))
+  t.strictSame(resolve('epoch.8', lost), exactly(7))
+  t.strictSame(resolve('epoch.6', lost), exactly(6))
+  t.equal(resolve('epoch.9', { ...lost, isLost: false }).gap?.reason, 'reset')
+})
