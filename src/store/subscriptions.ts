@@ -8,9 +8,10 @@ export type MessageListener = (message: Buffer | undefined) => void
 export class Subscriptions {
   readonly #link: Link
   readonly #listeners = new Map<string, Set<MessageListener>>()
-  // Channels that the present connection was asked for, and those that it has confirmed.
-  #asked = new Set<string>()
+  // Channels that the present connection has, as far as the server has confirmed it.
   #confirmed = new Set<string>()
+  // Channels of which the server is being told. One thing at a time: not every client keeps the order in its books.
+  readonly #changing = new Set<string>()
 
   constructor(link: Link) {
     this.#link = link
@@ -20,11 +21,11 @@ export class Subscriptions {
     const listeners = this.#listeners.get(channel) ?? new Set()
     this.#listeners.set(channel, listeners.add(listener))
     if (this.#confirmed.has(channel)) queueMicrotask(() => listeners.has(listener) && listener(undefined))
-    else void this.#ask(channel)
+    else void this.#settle(channel)
     return () => {
       if (!listeners.delete(listener) || listeners.size > 0) return
       this.#listeners.delete(channel)
-      if (this.#confirmed.has(channel)) void this.#giveUp(channel)
+      void this.#settle(channel)
     }
   }
 
@@ -34,46 +35,41 @@ export class Subscriptions {
 
   /** Subscribes a new connection to everything. */
   async renew(connection: Connection): Promise<void> {
-    this.#asked = new Set(this.#listeners.keys())
     this.#confirmed = new Set()
-    await Promise.all(Array.from(this.#asked, (channel) => this.#subscribe(connection, channel)))
+    await Promise.all(Array.from(this.#listeners.keys(), (channel) => this.#change(connection, channel)))
   }
 
   /** Asks again for what the server refused, or was not there to be asked for. */
   repeat(): void {
-    for (const channel of this.#listeners.keys()) void this.#ask(channel)
+    for (const channel of this.#listeners.keys()) void this.#settle(channel)
   }
 
-  async #ask(channel: string): Promise<void> {
-    const asked = this.#asked
-    if (asked.has(channel)) return
-    asked.add(channel)
+  // What fails here is repeated by the next round, or by the next connection.
+  async #settle(channel: string): Promise<void> {
+    if (this.#changing.has(channel)) return
+    this.#changing.add(channel)
     try {
-      await this.#link.call((connection) => this.#subscribe(connection, channel))
+      while (this.#listeners.has(channel) !== this.#confirmed.has(channel)) {
+        await this.#link.call((connection) => this.#change(connection, channel))
+      }
     } catch {
-      // The next round repeats it.
-      asked.delete(channel)
+      // The link has told.
+    } finally {
+      this.#changing.delete(channel)
     }
   }
 
-  async #subscribe(connection: Connection, channel: string): Promise<void> {
+  async #change(connection: Connection, channel: string): Promise<void> {
     const confirmed = this.#confirmed
-    await connection.subscribe(channel)
-    // Both may have changed while the server was asked: the connection, and that somebody listens.
-    if (confirmed !== this.#confirmed) return
-    confirmed.add(channel)
-    if (this.#listeners.has(channel)) this.#tell(channel, undefined)
-    else await this.#giveUp(channel)
-  }
-
-  async #giveUp(channel: string): Promise<void> {
-    this.#asked.delete(channel)
-    this.#confirmed.delete(channel)
-    try {
-      await this.#link.call((connection) => connection.unsubscribe(channel))
-    } catch {
-      // A connection that is lost has no subscriptions, and a message that nobody waits for is dropped.
+    if (confirmed.has(channel)) {
+      if (this.#listeners.has(channel)) return
+      confirmed.delete(channel)
+      return connection.unsubscribe(channel)
     }
+    if (!this.#listeners.has(channel)) return
+    await connection.subscribe(channel)
+    confirmed.add(channel)
+    if (confirmed === this.#confirmed) this.#tell(channel, undefined)
   }
 
   #tell(channel: string, message: Buffer | undefined): void {
