@@ -1,5 +1,5 @@
 import type { FastifyBaseLogger } from 'fastify'
-import type { Clock, Timer } from './clock.ts'
+import type { Clock } from './clock.ts'
 import type { ClientError } from './errors.ts'
 import { EventLog, type Batch, type LogSlice } from './event-log.ts'
 import type { Feeder } from './feeder.ts'
@@ -11,9 +11,9 @@ import {
   type Finish,
   type StreamOutcome
 } from './frame.ts'
+import { Lifetime, type Mortal } from './lifetime.ts'
 import { LogMemory, type MemoryBudget } from './log-memory.ts'
-import type { Backpressure } from './options.ts'
-import type { ClientReader, MirrorReader } from './pace.ts'
+import type { ClientReader } from './pace.ts'
 import type { Frame, Start } from './producer.ts'
 import { Readers } from './readers.ts'
 import type { ReplayWindow } from './replay.ts'
@@ -57,7 +57,7 @@ const LOST: ClientError = { code: 'STREAM_LOST', message: 'The server that produ
  * One run of a generator and its retained events, detached from any request. Where the generator runs it is a home, on
  * other instances a replica.
  */
-export class EventStream implements RunTarget, Task {
+export class EventStream implements Mortal, RunTarget, Task {
   readonly streamId: string
   readonly owner: string | undefined
   readonly epoch: string
@@ -65,28 +65,25 @@ export class EventStream implements RunTarget, Task {
   readonly startedAt: number
   /** Whether its generator runs, or ran, in this process. */
   readonly isHome: boolean
+  readonly settings: StreamSettings
   readonly log: EventLog
+  /** Who reads it: clients, and the mirror. */
+  readonly readers: Readers
   /** Its place among the streams that give way; belongs to the registry. */
   readonly links: QueueLinks<EventStream> = { queue: undefined, previous: undefined, next: undefined }
 
-  readonly #settings: StreamSettings
   readonly #host: StreamHost
-  readonly #readers: Readers
   readonly #memory: LogMemory
+  readonly #lifetime: Lifetime
   // Of a home: from the call of the handler until its generator has let go.
   #feeder: Feeder | undefined
 
   #finishOf: Finish | undefined
   #isCut = false
-  // Aborted, and the generator has not closed yet.
-  #isClosing = false
   #isRemoved = false
-  #hadReader = false
+  #hadClients = false
   #attached = 0
 
-  // At most one is pending: orphan timer while running without clients, abort timer while an aborted generator closes,
-  // TTL timer once finished without clients. Only #arm and #disarm touch it.
-  #timer: Timer | undefined
   #isFlushQueued = false
 
   /** With an `origin` it is a replica. */
@@ -95,11 +92,12 @@ export class EventStream implements RunTarget, Task {
     this.owner = identity.owner
     this.epoch = identity.epoch
     this.route = identity.route
-    this.#settings = settings
+    this.settings = settings
     this.#host = host
     this.log = new EventLog(settings.maxBytes)
-    this.#readers = new Readers(settings, this.log)
-    this.#memory = new LogMemory(this.log, this.#readers, host)
+    this.readers = new Readers(settings, this.log)
+    this.#lifetime = new Lifetime(this, host.clock, host.abortTimeoutMs)
+    this.#memory = new LogMemory(this.log, this.readers, host)
     this.startedAt = origin?.startedAt ?? host.clock.now()
     this.isHome = origin === undefined
     if (origin !== undefined) this.log.skipTo(origin.firstSequence - 1)
@@ -138,7 +136,15 @@ export class EventStream implements RunTarget, Task {
   }
 
   get clients(): number {
-    return this.#readers.size
+    return this.readers.size
+  }
+
+  get hasClients(): boolean {
+    return this.readers.hasClients
+  }
+
+  get hadClients(): boolean {
+    return this.#hadClients
   }
 
   /** `stream-error` as it is sent, where the stream did not complete. */
@@ -180,7 +186,7 @@ export class EventStream implements RunTarget, Task {
 
   /** Begins to pull. The registry knows the stream by now. */
   start(): void {
-    this.#rearm()
+    this.#lifetime.update()
     this.#feeder?.begin()
   }
 
@@ -198,14 +204,14 @@ export class EventStream implements RunTarget, Task {
   }
 
   get maxEventBytes(): number {
-    return this.#settings.maxEventBytes
+    return this.settings.maxEventBytes
   }
 
   tryAppend({ text, bytes }: Frame): boolean {
     const { log } = this
-    if (this.#readers.pace.isTooFarAhead(bytes) || !this.#memory.makeRoomFor(bytes)) return false
+    if (this.readers.pace.isTooFarAhead(bytes) || !this.#memory.makeRoomFor(bytes)) return false
     log.append(text, bytes)
-    log.trim(this.#settings.maxBytes, this.#settings.maxEvents)
+    log.trim(this.settings.maxBytes, this.settings.maxEvents)
     this.#host.onAppended()
     this.#onLogChanged()
     return true
@@ -235,9 +241,9 @@ export class EventStream implements RunTarget, Task {
   }
 
   #onLogChanged(): void {
-    this.#readers.forgetSlice()
+    this.readers.forgetSlice()
     this.#memory.account()
-    if (this.#readers.isRead || this.log.hasTrimmedSegments) this.#queueFlush()
+    if (this.readers.isRead || this.log.hasTrimmedSegments) this.#queueFlush()
   }
 
   onCompleted(): void {
@@ -261,7 +267,7 @@ export class EventStream implements RunTarget, Task {
     if (this.#feeder === undefined) return
     this.#feeder = undefined
     this.#host.onReleased(this)
-    if (this.#isClosing) this.#rearm()
+    this.#lifetime.onReleased()
   }
 
   /** Stops a running stream. Its clients are told at once; the generator may take `abortTimeout` to close. */
@@ -279,12 +285,7 @@ export class EventStream implements RunTarget, Task {
   /** The store gave the name to another life, or counts this one as lost: clients come back for what is there now. */
   fence(): void {
     this.#cut('lost', 'The stream was taken from this process')
-    this.dismiss()
-  }
-
-  /** Sends every client away, so that it comes back. */
-  dismiss(): void {
-    this.#readers.dismiss()
+    this.readers.dismiss()
   }
 
   #cut(outcome: 'aborted' | 'lost', reason: string): void {
@@ -298,11 +299,11 @@ export class EventStream implements RunTarget, Task {
   #finish(outcome: StreamOutcome, error?: ClientError, finishedAt: number = this.#host.clock.now()): void {
     if (this.isFinished) return
     this.#finishOf = { outcome, error, finishedAt }
-    this.#readers.forgetSlice()
+    this.readers.forgetSlice()
     this.#settleMemory()
     this.#host.onFinished(this)
-    if (this.#readers.isRead) this.#queueFlush()
-    this.#rearm()
+    if (this.readers.isRead) this.#queueFlush()
+    this.#lifetime.update()
     this.#feeder?.finish(this.#summary(outcome))
   }
 
@@ -328,18 +329,18 @@ export class EventStream implements RunTarget, Task {
   // ── reader side ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
   attach(reader: ClientReader): void {
-    this.#readers.add(reader)
-    this.#hadReader = true
+    this.readers.add(reader)
+    this.#hadClients = true
     this.#attached += 1
     this.#host.onClientsChanged(this)
-    this.#rearm()
+    this.#lifetime.update()
   }
 
   /** Idempotent, for whoever notices first that a client has left. */
   detach(reader: ClientReader): void {
-    if (!this.#readers.delete(reader)) return
+    if (!this.readers.delete(reader)) return
     this.#onReaderLeft()
-    this.#rearm()
+    this.#lifetime.update()
     this.onAdvanced()
   }
 
@@ -351,43 +352,25 @@ export class EventStream implements RunTarget, Task {
   // Removed: what nobody reads is not kept, and not followed any more.
   #giveBack(): void {
     this.#memory.clearIfUnread()
-    if (!this.isHome && !this.#readers.isRead) this.#feeder?.letGo()
+    if (!this.isHome && !this.readers.isRead) this.#feeder?.letGo()
   }
 
-  /** Whether anybody still wants the log: a client, or the mirror. */
-  get isRead(): boolean {
-    return this.#readers.isRead
-  }
-
-  /** The last event that the slowest client has; undefined without clients. */
-  get slowestSequence(): number | undefined {
-    return this.#readers.slowestSequence
-  }
-
-  get backpressure(): Backpressure {
-    return this.#settings.backpressure
-  }
-
-  attachMirror(mirror: MirrorReader): void {
-    this.#readers.mirror = mirror
-    this.#queueFlush()
-  }
-
+  /** The store has all of it, or never will. */
   detachMirror(): void {
-    this.#readers.mirror = undefined
+    this.readers.mirror = undefined
     this.#onReaderLeft()
   }
 
   /** The clients that it has on other instances have come, or are gone. */
   onRemoteClientsChanged(): void {
-    this.#hadReader = true
-    this.#rearm()
+    this.#hadClients = true
+    this.#lifetime.update()
   }
 
   /** The slice of the log that begins at `offset`, for this turn. */
   read(offset: number, maxBytes: number): LogSlice {
     this.#queueFlush()
-    return this.#readers.read(offset, maxBytes)
+    return this.readers.read(offset, maxBytes)
   }
 
   /** A reader moved on: the producer may have room, and memory may come free. */
@@ -403,9 +386,9 @@ export class EventStream implements RunTarget, Task {
 
   /** Brings every reader what is new, then lets the producer go on. */
   run(): void {
-    this.#readers.pump()
+    this.readers.pump()
     this.#isFlushQueued = false
-    this.#readers.forgetSlice()
+    this.readers.forgetSlice()
     this.#memory.release()
     this.#feeder?.resume()
   }
@@ -416,58 +399,24 @@ export class EventStream implements RunTarget, Task {
   onRemoved(): void {
     this.#isRemoved = true
     this.#giveBack()
-    this.#rearm()
+    this.#lifetime.update()
   }
 
-  // Decides which timer the state asks for. An abort timer runs to its end, whoever comes and goes meanwhile.
-  #rearm(): void {
-    if (!this.isHome) this.#armTtlTimer()
-    else if (!this.isFinished) {
-      if (!this.#isRemoved) this.#armOrphanTimer()
-    } else if (!this.isHeld) this.#armTtlTimer()
-    else if (!this.#isClosing) {
-      this.#isClosing = true
-      this.#arm(this.#host.abortTimeoutMs, () => this.letGo())
-    }
-  }
-
-  #armOrphanTimer(): void {
-    this.#disarm()
-    const { orphanTimeoutMs } = this.#settings
-    if (this.#readers.hasClients || orphanTimeoutMs === Infinity) return
-    if (orphanTimeoutMs > 0) this.#arm(orphanTimeoutMs, () => this.#abortOrphan())
-    else if (this.#hadReader) this.#abortOrphan()
-  }
-
-  #armTtlTimer(): void {
-    this.#disarm()
-    if (this.#readers.size > 0 || this.#isRemoved) return
-    if (this.#settings.ttlMs > 0) this.#arm(this.#settings.ttlMs, () => this.#host.onExpired(this))
-    else this.#host.onExpired(this)
-  }
-
-  #arm(delayMs: number, callback: () => void): void {
-    this.#disarm()
-    this.#timer = this.#host.clock.setTimer(callback, delayMs)
-  }
-
-  #disarm(): void {
-    if (this.#timer === undefined) return
-    this.#host.clock.clearTimer(this.#timer)
-    this.#timer = undefined
-  }
-
-  #abortOrphan(): void {
-    const { mirror } = this.#readers
+  /** Nobody came back in time; with a mirror that is only known once the store has been asked. */
+  abortOrphan(): void {
+    const { mirror } = this.readers
     const abort = (): void => this.abort('aborted', 'No client came back in time')
     if (mirror === undefined) return abort()
     mirror.lookForClients(() => {
-      if (this.#readers.hasClients) this.#rearm()
+      if (this.hasClients) this.#lifetime.update()
       else abort()
     })
   }
 
-  /** Lets go of a generator that was told to close and has not. */
+  expire(): void {
+    this.#host.onExpired(this)
+  }
+
   letGo(): void {
     this.#feeder?.letGo()
   }

@@ -11,8 +11,8 @@ export interface FollowerHost {
   onUnfollowed(follower: Follower): void
 }
 
-// One page of a read: a replica of the default size is there after a few.
-const PAGE_BYTES = 1024 * 1024
+/** One page of a read, in bytes: a replica of the default size is there after a few. */
+export const PAGE_BYTES: number = 1024 * 1024
 // What clients have to move on by, as a share of the window, before their home is told.
 const SIGN_SHARE = 8
 
@@ -56,7 +56,7 @@ export class Follower implements Feeder {
   resume(): void {
     const { log } = this.stream
     if (log.lastSequence - this.#signedSequence < log.events / SIGN_SHARE) return
-    const slowest = this.stream.slowestSequence
+    const slowest = this.stream.readers.slowestSequence
     if (slowest !== undefined && slowest - this.#signedSequence >= log.events / SIGN_SHARE) this.leaveSign()
   }
 
@@ -135,7 +135,7 @@ export class Follower implements Feeder {
   #positionToSign(): number | undefined {
     if (!this.#wantsSign) return undefined
     this.#wantsSign = false
-    this.#signedSequence = this.stream.slowestSequence ?? this.#signedSequence
+    this.#signedSequence = this.stream.readers.slowestSequence ?? this.#signedSequence
     return this.#signedSequence
   }
 

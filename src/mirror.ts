@@ -49,7 +49,7 @@ export class Mirror implements MirrorReader {
   // ── a reader ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   get sequence(): number {
-    const paced = this.stream.backpressure === 'slowest' ? (this.#slowest ?? Infinity) : Infinity
+    const paced = this.stream.settings.backpressure === 'slowest' ? (this.#slowest ?? Infinity) : Infinity
     return Math.max(Math.min(this.#storedSequence, paced), this.stream.log.firstSequence - 1)
   }
 

@@ -280,7 +280,7 @@ export class Registry implements StreamSource, StreamHost, SubscriberHost, Shutd
   /** The store has something else under this name, or nothing: clients come back for what is there now. */
   drop(stream: EventStream): void {
     stream.fence()
-    stream.dismiss()
+    stream.readers.dismiss()
     this.#remove(stream)
   }
 
@@ -289,7 +289,7 @@ export class Registry implements StreamSource, StreamHost, SubscriberHost, Shutd
     if (stream.isRemoved) return
     this.#streams.delete(keyOf(stream.streamId, stream.owner))
     this.#capacity.forget(stream)
-    if (stream.isRead || stream.isHeld) this.#departing.add(stream)
+    if (stream.readers.isRead || stream.isHeld) this.#departing.add(stream)
     stream.onRemoved()
   }
 
@@ -372,7 +372,7 @@ export class Registry implements StreamSource, StreamHost, SubscriberHost, Shutd
   }
 
   #forgetIfDone(stream: EventStream): void {
-    if (!stream.isRead && !stream.isHeld) this.#departing.delete(stream)
+    if (!stream.readers.isRead && !stream.isHeld) this.#departing.delete(stream)
   }
 
   onExpired(stream: EventStream): void {

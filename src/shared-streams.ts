@@ -2,42 +2,35 @@ import type { FastifyBaseLogger } from 'fastify'
 import type { Clock, Timer } from './clock.ts'
 import { streamIdOfEpoch, type Cursor } from './cursor.ts'
 import { ShuttingDownError } from './errors.ts'
-import { EventStream } from './event-stream.ts'
-import { Follower, type FollowerHost } from './follower.ts'
-import { logSafely } from './log-safely.ts'
-import { Mirror, type MirrorHost } from './mirror.ts'
+import type { EventStream } from './event-stream.ts'
+import { PAGE_BYTES } from './follower.ts'
+import { Homes } from './homes.ts'
 import type { ClientsObserver, Found, Registry, StartRequest, StreamSource } from './registry.ts'
+import { Replicas } from './replicas.ts'
 import type { StreamSettings } from './settings.ts'
 import { StoreAccess } from './store-access.ts'
 import type { NewLife, Page, StoredStream, StoreHost, StreamAddress, StreamStore } from './store/store.ts'
 
 const NO_CURSOR: Cursor = { kind: 'none' }
 
-// A replica that nobody reads can be had again; a reload should not have to.
-const REPLICA_LINGER_MS = 5_000
-
 /** How long a store may take at the end of a shutdown, in milliseconds. */
 export const STORE_CLOSE_TIMEOUT_MS = 1_000
 
-const PAGE_BYTES = 1024 * 1024
-
-/** The streams that this instance shares with others through a store: their homes here, their replicas here. */
-export class SharedStreams implements StreamSource, ClientsObserver, StoreHost, MirrorHost, FollowerHost {
+/** The streams that this instance shares with others through a store. */
+export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
   readonly log: FastifyBaseLogger
   readonly #registry: Registry
   readonly #clock: Clock
   readonly #store: StreamStore
   readonly #access: StoreAccess
-  readonly #replicaSettings: StreamSettings
-  readonly #mirrors = new Map<EventStream, Mirror>()
-  readonly #followers = new Map<EventStream, Follower>()
+  readonly #homes: Homes
+  readonly #replicas: Replicas
   // One question per name is under way at a time, whoever asks.
   readonly #asking = new Map<string, Promise<unknown>>()
-  // When a finished copy of ours was last known to be what the store has.
+  // When a finished copy was last known to be what the store has.
   readonly #checkedAt = new WeakMap<EventStream, number>()
   #pollTimer: Timer | undefined
   #beatTimer: Timer | undefined
-  #onAllMirrored: (() => void) | undefined
   #isClosed = false
 
   constructor(store: StreamStore, registry: Registry, settings: StreamSettings, clock: Clock, log: FastifyBaseLogger) {
@@ -46,14 +39,8 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost, 
     this.#clock = clock
     this.log = log
     this.#access = new StoreAccess(store, clock)
-    // The home's limits hold for its replicas: they trim what it trims.
-    this.#replicaSettings = {
-      ...settings,
-      ttlMs: REPLICA_LINGER_MS,
-      maxBytes: Infinity,
-      maxEvents: Infinity,
-      backpressure: 'none'
-    }
+    this.#homes = new Homes(registry, this.#access, clock, log)
+    this.#replicas = new Replicas(registry, this.#access, clock, settings)
     registry.observer = this
   }
 
@@ -106,14 +93,14 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost, 
   #findHere(address: StreamAddress, cursor: Cursor): EventStream | undefined {
     const stream = this.#registry.find(address.streamId, address.owner)
     if (stream === undefined || isAhead(stream, cursor) || this.#asking.has(keyOf(address))) return undefined
-    const isLive = !stream.isFinished || this.#mirrors.has(stream)
+    const isLive = !stream.isFinished || this.#homes.has(stream)
     return isLive || this.#clock.now() - (this.#checkedAt.get(stream) ?? 0) < this.#store.pollMs ? stream : undefined
   }
 
   async #findInStore(address: StreamAddress, cursor: Cursor): Promise<EventStream | undefined> {
     await this.#once(address, () => this.#fetch(address))
     const stream = this.#registry.find(address.streamId, address.owner)
-    if (stream !== undefined && isAhead(stream, cursor)) await this.#waitFor(stream, cursor.sequence)
+    if (stream !== undefined && isAhead(stream, cursor)) await this.#replicas.waitFor(stream, cursor.sequence)
     return stream
   }
 
@@ -149,18 +136,11 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost, 
     }
     if (answer.kind === 'made') return this.#run(request, address, life)
     const { stream } = answer
-    if (this.#isOursWithoutRun(stream)) {
+    if (this.#homes.hasOnlyName(stream)) {
       return this.#run({ ...request, epoch: stream.epoch }, address, { ...life, epoch: stream.epoch })
     }
     const found = await this.#fetch(address)
     return found !== undefined && isWanted(found) ? { stream: found, isNew: false } : undefined
-  }
-
-  // Made by a call of ours whose answer was lost.
-  #isOursWithoutRun({ home, finish, epoch }: StoredStream): boolean {
-    if (home !== this.#access.instance || finish !== undefined) return false
-    for (const stream of this.#mirrors.keys()) if (stream.epoch === epoch) return false
-    return true
   }
 
   // Where the handler throws, or there is no room any more, it is as if nothing had been asked.
@@ -170,7 +150,7 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost, 
       const old = this.#registry.find(address.streamId, address.owner)
       if (old?.isFinished === true) this.#registry.drop(old)
       const found = this.#registry.findOrStart(request)
-      if (found.isNew) this.#mirror(found.stream, life)
+      if (found.isNew) this.#homes.add(found.stream, life)
       else this.#discard(address, life)
       return found
     } catch (error) {
@@ -189,43 +169,6 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost, 
     return { epoch: epoch as string, route, ttlMs, startedAt: Math.floor(this.#clock.now()) }
   }
 
-  // ── homes ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-  #mirror(stream: EventStream, life: NewLife): void {
-    const mirror = new Mirror(stream, life, this.#access, this)
-    this.#mirrors.set(stream, mirror)
-    stream.attachMirror(mirror)
-  }
-
-  onMirrored({ stream }: Mirror, error?: unknown): void {
-    this.#mirrors.delete(stream)
-    if (error !== undefined)
-      logSafely(this.log, 'error', { streamId: stream.streamId }, 'the stream is not shared', error)
-    this.#checkedAt.set(stream, this.#clock.now())
-    if (this.#mirrors.size === 0) this.#onAllMirrored?.()
-  }
-
-  onStopped(stream: EventStream): void {
-    stream.abort('aborted', 'Stopped from another instance')
-  }
-
-  onFenced(stream: EventStream): void {
-    this.log.warn({ streamId: stream.streamId }, 'the stream was taken from this process: the store counts it as lost')
-    this.#registry.drop(stream)
-  }
-
-  onStop(address: StreamAddress, epoch: string): void {
-    const stream = this.#registry.find(address.streamId, address.owner)
-    if (stream?.epoch === epoch && stream.isHome) this.onStopped(stream)
-  }
-
-  onReturn(): void {
-    for (const mirror of this.#mirrors.values()) mirror.retry()
-    for (const follower of this.#followers.values()) follower.poll()
-  }
-
-  // ── replicas ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
   // What is here stays where the store does not answer, and goes where the store has something else.
   async #fetch(address: StreamAddress): Promise<EventStream | undefined> {
     const here = this.#registry.find(address.streamId, address.owner)
@@ -237,107 +180,63 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost, 
       return here
     }
     if (here !== undefined && !here.isRemoved) {
-      if (this.#mirrors.has(here) || page?.stream.epoch === here.epoch) {
+      if (this.#homes.has(here) || page?.stream.epoch === here.epoch) {
         this.#checkedAt.set(here, this.#clock.now())
-        if (page !== undefined) await this.#followers.get(here)?.load(page)
+        if (page !== undefined) await this.#replicas.update(here, page)
         return here
       }
       this.#registry.drop(here)
       page = await this.#access.read(address, 0, PAGE_BYTES)
     }
-    return page && this.#replicate(address, page)
-  }
-
-  async #replicate(address: StreamAddress, page: Page): Promise<EventStream> {
-    const { epoch, route, firstSequence, startedAt } = page.stream
-    const identity = { ...address, epoch, route }
-    const stream = new EventStream(identity, this.#replicaSettings, this.#registry, { firstSequence, startedAt })
-    const follower = new Follower(stream, this.#access, this)
-    stream.follow(follower)
-    this.#registry.addReplica(stream)
-    this.#followers.set(stream, follower)
+    if (page === undefined) return undefined
+    const stream = await this.#replicas.add(address, page)
     this.#checkedAt.set(stream, this.#clock.now())
-    await follower.load(page)
     return stream
   }
 
-  // The home delivers an event before the store has it, and its client may come here milliseconds later.
-  async #waitFor(stream: EventStream, sequence: number): Promise<void> {
-    const follower = this.#followers.get(stream)
-    if (follower === undefined) return
-    const until = this.#clock.now() + this.#access.leaseMs
-    while (!follower.isReleased && stream.log.lastSequence < sequence) {
-      if (this.#clock.now() >= until || this.#isClosed) return
-      await new Promise<void>((resolve) => this.#clock.setTimer(resolve, AHEAD_LOOK_MS))
-      await follower.catchUp()
-    }
+  // ── what the store and the clients report ────────────────────────────────────────────────────────────────────────────
+
+  onStop(address: StreamAddress, epoch: string): void {
+    this.#homes.stop(address, epoch)
   }
 
-  onGone(stream: EventStream): void {
-    this.#registry.drop(stream)
+  onReturn(): void {
+    this.#homes.retry()
+    this.#replicas.poll()
   }
-
-  onUnfollowed({ stream }: Follower): void {
-    this.#followers.delete(stream)
-  }
-
-  // ── signs and rounds ─────────────────────────────────────────────────────────────────────────────────────────────────
 
   onClientsChanged(stream: EventStream): void {
     if (stream.clients <= 1) this.#sign(stream)
   }
 
-  // The home of a running stream counts our clients by it, and a finished one stays in the store for as long as it has any.
   #sign(stream: EventStream): void {
-    if (this.#isClosed || this.#mirrors.has(stream)) return
-    const follower = this.#followers.get(stream)
-    if (follower !== undefined) return follower.leaveSign()
-    const { streamId, owner, log } = stream
-    if (!stream.isFinished) return
-    const position = stream.slowestSequence ?? log.lastSequence
-    this.#access.read({ streamId, owner }, log.lastSequence, 0, position).catch(() => {})
+    if (!this.#isClosed && !this.#homes.has(stream)) this.#replicas.sign(stream)
   }
 
+  // ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
   #poll(): void {
-    for (const follower of this.#followers.values()) follower.poll()
-    const delayMs = this.#store.pollMs * (0.5 + Math.random())
-    this.#pollTimer = this.#clock.setTimer(() => this.#poll(), delayMs)
+    this.#replicas.poll()
+    this.#pollTimer = this.#clock.setTimer(() => this.#poll(), this.#store.pollMs * (0.5 + Math.random()))
   }
 
   #beat(): void {
-    for (const mirror of this.#mirrors.values()) mirror.beat()
+    this.#homes.beat()
     for (const stream of this.#registry.streams) if (stream.clients > 0) this.#sign(stream)
     this.#beatTimer = this.#clock.setTimer(() => this.#beat(), this.#access.leaseMs / 3)
   }
 
-  // ── end ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-  /** Brings the store what it does not have yet, for at most `timeoutMs`, and lets go of it. */
+  /** Brings the store what it does not have yet, and lets go of it; takes at most about `timeoutMs`. */
   async close(timeoutMs: number): Promise<void> {
     if (this.#isClosed) return
     this.#isClosed = true
     for (const timer of [this.#pollTimer, this.#beatTimer]) if (timer !== undefined) this.#clock.clearTimer(timer)
-    for (const follower of this.#followers.values()) follower.letGo()
-    for (const mirror of this.#mirrors.values()) mirror.retry()
     const until = this.#clock.now() + timeoutMs
-    await this.#allMirrored(timeoutMs)
-    for (const mirror of this.#mirrors.values()) mirror.giveUp()
+    this.#replicas.close()
+    await this.#homes.close(timeoutMs)
     await this.#store.close(Math.max(0, until - this.#clock.now()))
   }
-
-  #allMirrored(timeoutMs: number): Promise<void> {
-    if (this.#mirrors.size === 0) return Promise.resolve()
-    return new Promise((resolve) => {
-      const timer = this.#clock.setTimer(resolve, timeoutMs, true)
-      this.#onAllMirrored = () => {
-        this.#clock.clearTimer(timer)
-        resolve()
-      }
-    })
-  }
 }
-
-const AHEAD_LOOK_MS = 50
 
 function keyOf({ streamId, owner }: StreamAddress): string {
   return JSON.stringify([owner ?? null, streamId])

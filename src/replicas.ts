@@ -1,0 +1,100 @@
+import type { Clock } from './clock.ts'
+import { EventStream } from './event-stream.ts'
+import { Follower, type FollowerHost } from './follower.ts'
+import type { Registry } from './registry.ts'
+import type { StreamSettings } from './settings.ts'
+import type { StoreAccess } from './store-access.ts'
+import type { Page, StreamAddress } from './store/store.ts'
+
+// A replica that nobody reads can be had again; a reload should not have to.
+const LINGER_MS = 5_000
+const AHEAD_LOOK_MS = 50
+
+/** The streams that run, or ran, on other instances and are read here. */
+export class Replicas implements FollowerHost {
+  readonly #registry: Registry
+  readonly #access: StoreAccess
+  readonly #clock: Clock
+  readonly #settings: StreamSettings
+  readonly #followers = new Map<EventStream, Follower>()
+
+  constructor(registry: Registry, access: StoreAccess, clock: Clock, settings: StreamSettings) {
+    this.#registry = registry
+    this.#access = access
+    this.#clock = clock
+    // The limits of its home hold for a replica: it trims what the home trims.
+    this.#settings = {
+      ...settings,
+      ttlMs: LINGER_MS,
+      maxBytes: Infinity,
+      maxEvents: Infinity,
+      backpressure: 'none'
+    }
+  }
+
+  /**
+   * Makes a replica of what the store has.
+   *
+   * @throws FST_ERR_RSSE_REGISTRY_FULL
+   */
+  async add(address: StreamAddress, page: Page): Promise<EventStream> {
+    const { epoch, route, firstSequence, startedAt } = page.stream
+    const origin = { firstSequence, startedAt }
+    const stream = new EventStream({ ...address, epoch, route }, this.#settings, this.#registry, origin)
+    const follower = new Follower(stream, this.#access, this)
+    stream.follow(follower)
+    this.#registry.addReplica(stream)
+    this.#followers.set(stream, follower)
+    await follower.load(page)
+    return stream
+  }
+
+  /** Brings a replica up to a page that was read. */
+  async update(stream: EventStream, page: Page): Promise<void> {
+    await this.#followers.get(stream)?.load(page)
+  }
+
+  /**
+   * Waits for an event that a client has seen already. Its home delivers it before the store has it, and the client may
+   * come here milliseconds later.
+   */
+  async waitFor(stream: EventStream, sequence: number): Promise<void> {
+    const follower = this.#followers.get(stream)
+    if (follower === undefined) return
+    const until = this.#clock.now() + this.#access.leaseMs
+    while (!follower.isReleased && stream.log.lastSequence < sequence && this.#clock.now() < until) {
+      await new Promise<void>((resolve) => this.#clock.setTimer(resolve, AHEAD_LOOK_MS))
+      await follower.catchUp()
+    }
+  }
+
+  /** Looks for what no news told of. */
+  poll(): void {
+    for (const follower of this.#followers.values()) follower.poll()
+  }
+
+  /**
+   * Tells the store of the clients of a stream: the home of a running one counts them by it, and a finished one stays for
+   * as long as it has any.
+   */
+  sign(stream: EventStream): void {
+    const follower = this.#followers.get(stream)
+    if (follower !== undefined) return follower.leaveSign()
+    if (!stream.isFinished) return
+    const { streamId, owner, log, readers } = stream
+    const position = readers.slowestSequence ?? log.lastSequence
+    this.#access.read({ streamId, owner }, log.lastSequence, 0, position).catch(() => {})
+  }
+
+  onGone(stream: EventStream): void {
+    this.#registry.drop(stream)
+  }
+
+  onUnfollowed({ stream }: Follower): void {
+    this.#followers.delete(stream)
+  }
+
+  close(): void {
+    for (const follower of this.#followers.values()) follower.letGo()
+  }
+}
