@@ -10,7 +10,7 @@ export type {
 } from './options.ts'
 export type { Serialize, SseInput, SseMessage, StreamOutcome } from './frame.ts'
 export type { SseStreams, StreamHandler, StreamInfo } from './sse-streams.ts'
-export type { StreamContext } from './registry.ts'
+export type { StreamContext } from './stream-source.ts'
 export type { RegistryStats } from './stats.ts'
 export {
   EventInvalidError,

@@ -5,11 +5,12 @@ import { Dispatcher } from './dispatcher.ts'
 import { inspectValue, NestedRegistrationError, OptionInvalidError } from './errors.ts'
 import type { SseInput } from './frame.ts'
 import type { AttachOptions, MappedStreamOptions, StreamOptions, StreamPluginOptions } from './options.ts'
-import { Registry, type Handler } from './registry.ts'
+import { Registry } from './registry.ts'
 import { Responder } from './reply.ts'
 import { resolvePluginOptions, type PluginSettings } from './settings.ts'
 import { SharedStreams, STORE_CLOSE_TIMEOUT_MS } from './shared-streams.ts'
 import { FLUSH_TIMEOUT_MS, shutdownBudgetMs } from './shutdown.ts'
+import type { Handler } from './stream-source.ts'
 import { RegistryView, type SseStreams, type StreamHandler } from './sse-streams.ts'
 
 declare module 'fastify' {

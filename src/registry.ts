@@ -9,55 +9,10 @@ import type { Entry, Gap } from './replay.ts'
 import type { ClientSettings, RegistrySettings, StreamCall } from './settings.ts'
 import { Shutdown, type ShutdownTarget } from './shutdown.ts'
 import { SignalWatch } from './signal-watch.ts'
+import { createContext, type Found, type StartRequest, type StreamSource } from './stream-source.ts'
 import { createCounters, type Counters, type RegistryStats } from './stats.ts'
 import { Subscriber, type SubscriberHost } from './subscriber.ts'
 import { Turn } from './turn.ts'
-
-/** What a handler is told of the stream that it fills. */
-export interface StreamContext {
-  readonly streamId: string
-  readonly owner: string | undefined
-  /** Of the request that started the stream, with the `streamId`. */
-  readonly log: FastifyBaseLogger
-}
-
-/** Makes what a stream pulls. */
-export type Handler = (signal: AbortSignal, context: StreamContext) => unknown
-
-/** What starts a stream. */
-export interface StartRequest {
-  readonly handler: Handler
-  readonly call: StreamCall
-  readonly owner: string | undefined
-  /** Of an unnamed stream. */
-  readonly route: string | undefined
-  readonly log: FastifyBaseLogger
-  /** Where it was made beforehand; else the stream makes its own. */
-  readonly epoch?: string
-}
-
-/** What `findOrStart()` comes to. */
-export interface Found {
-  readonly stream: EventStream
-  /** Started by this very call. */
-  readonly isNew: boolean
-}
-
-/** Where requests find their streams. Without a store everything is there at once. */
-export interface StreamSource {
-  find(
-    streamId: string,
-    owner: string | undefined,
-    cursor: Cursor
-  ): EventStream | undefined | Promise<EventStream | undefined>
-  findByCursor(
-    cursor: Cursor,
-    owner: string | undefined,
-    route: string
-  ): EventStream | undefined | Promise<EventStream | undefined>
-  /** The stream of this name, started if there is none; one whose process died counts as none where `replacesLost`. */
-  findOrStart(request: StartRequest, replacesLost: boolean): Found | Promise<Found>
-}
 
 /** Whoever wants to know when the clients of a stream come and go. */
 export interface ClientsObserver {
@@ -427,16 +382,4 @@ export class Registry implements StreamSource, StreamHost, SubscriberHost, Shutd
 // A streamId has no space, so this is injective whatever an owner is made of.
 function keyOf(streamId: string, owner: string | undefined): string {
   return owner === undefined ? streamId : `${streamId} ${owner}`
-}
-
-function createContext(stream: EventStream, log: FastifyBaseLogger): StreamContext {
-  const { streamId, owner } = stream
-  let child: FastifyBaseLogger | undefined
-  return {
-    streamId,
-    owner,
-    get log(): FastifyBaseLogger {
-      return (child ??= log.child({ streamId }))
-    }
-  }
 }

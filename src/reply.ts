@@ -7,7 +7,7 @@ import { isRefusal, OptionInvalidError, ShuttingDownError, StreamNotFoundError }
 import type { EventStream } from './event-stream.ts'
 import { HEARTBEAT, retryFrame, streamEndFrame, streamGapFrame } from './frame.ts'
 import type { AttachOptions, StreamOptions } from './options.ts'
-import type { Handler, Registry, StreamSource } from './registry.ts'
+import type { Registry } from './registry.ts'
 import { LOST_GAP, type Arrival } from './replay.ts'
 import { ResponseBody } from './response-body.ts'
 import { refusedRetryMs, retryBlock } from './retry.ts'
@@ -21,6 +21,7 @@ import {
   type ClientSettings,
   type PluginSettings
 } from './settings.ts'
+import type { Handler, Sought, StreamSource } from './stream-source.ts'
 import type { Transport } from './transport.ts'
 
 /** One request, with what decides its answer. */
@@ -60,7 +61,7 @@ export class Responder {
     const route = streamId === undefined ? `${request.method} ${request.routeOptions.url}` : undefined
     const visit: Visit = { reply, streamId, from, client, ...cursorOf(request, call.lastEventId) }
     const { cursor } = visit
-    const find = (): EventStream | undefined | Promise<EventStream | undefined> =>
+    const find = (): Sought | Promise<Sought> =>
       route === undefined
         ? this.#source.find(streamId as string, owner, cursor)
         : this.#source.findByCursor(cursor, owner, route)

@@ -5,10 +5,11 @@ import { ShuttingDownError } from './errors.ts'
 import type { EventStream } from './event-stream.ts'
 import { PAGE_BYTES } from './follower.ts'
 import { Homes } from './homes.ts'
-import type { ClientsObserver, Found, Registry, StartRequest, StreamSource } from './registry.ts'
+import type { ClientsObserver, Registry } from './registry.ts'
 import { Replicas } from './replicas.ts'
 import type { StreamSettings } from './settings.ts'
 import { StoreAccess } from './store-access.ts'
+import type { Found, Sought, StartRequest, StreamSource } from './stream-source.ts'
 import type { NewLife, Page, StoredStream, StoreHost, StreamAddress, StreamStore } from './store/store.ts'
 
 const NO_CURSOR: Cursor = { kind: 'none' }
@@ -53,12 +54,12 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
   // ── find and start ───────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** The stream of this name: from here, or a replica of what the store has. */
-  find(streamId: string, owner: string | undefined, cursor: Cursor): EventStream | Promise<EventStream | undefined> {
+  find(streamId: string, owner: string | undefined, cursor: Cursor): Sought | Promise<Sought> {
     const address = { streamId, owner }
     return this.#findHere(address, cursor) ?? this.#findInStore(address, cursor)
   }
 
-  async findByCursor(cursor: Cursor, owner: string | undefined, route: string): Promise<EventStream | undefined> {
+  async findByCursor(cursor: Cursor, owner: string | undefined, route: string): Promise<Sought> {
     if (cursor.kind !== 'position' && cursor.kind !== 'terminal') return undefined
     const stream = await this.find(streamIdOfEpoch(cursor.epoch), owner, cursor)
     return stream !== undefined && stream.route === route && stream.epoch === cursor.epoch ? stream : undefined
@@ -97,7 +98,7 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
     return isLive || this.#clock.now() - (this.#checkedAt.get(stream) ?? 0) < this.#store.pollMs ? stream : undefined
   }
 
-  async #findInStore(address: StreamAddress, cursor: Cursor): Promise<EventStream | undefined> {
+  async #findInStore(address: StreamAddress, cursor: Cursor): Promise<Sought> {
     await this.#once(address, () => this.#fetch(address))
     const stream = this.#registry.find(address.streamId, address.owner)
     if (stream !== undefined && isAhead(stream, cursor)) await this.#replicas.waitFor(stream, cursor.sequence)
@@ -170,7 +171,7 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
   }
 
   // What is here stays where the store does not answer, and goes where the store has something else.
-  async #fetch(address: StreamAddress): Promise<EventStream | undefined> {
+  async #fetch(address: StreamAddress): Promise<Sought> {
     const here = this.#registry.find(address.streamId, address.owner)
     let page: Page | undefined
     try {

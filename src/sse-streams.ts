@@ -3,10 +3,11 @@ import { inspectValue, isRefusal, OptionInvalidError } from './errors.ts'
 import type { EventStream } from './event-stream.ts'
 import type { SseInput, StreamOutcome } from './frame.ts'
 import type { MappedStreamOptions, StreamOptions } from './options.ts'
-import type { Handler, Registry, StartRequest, StreamContext } from './registry.ts'
+import type { Registry } from './registry.ts'
 import { assertHandler, assertOwner, assertStreamId, resolveStreamCall, type PluginSettings } from './settings.ts'
 import type { SharedStreams } from './shared-streams.ts'
 import type { RegistryStats } from './stats.ts'
+import type { Handler, StartRequest, StreamContext } from './stream-source.ts'
 import type { StoredStream, StreamAddress } from './store/store.ts'
 
 /**

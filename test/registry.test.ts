@@ -1,5 +1,6 @@
 import { test } from 'tap'
-import type { Registry, StreamContext } from '../src/registry.ts'
+import type { Registry } from '../src/registry.ts'
+import type { StreamContext } from '../src/stream-source.ts'
 import { createRegistry } from './helpers/create-registry.ts'
 import { Feed } from './helpers/feed.ts'
 import { turn } from './helpers/turns.ts'

@@ -1,0 +1,58 @@
+import type { FastifyBaseLogger } from 'fastify'
+import type { Cursor } from './cursor.ts'
+import type { EventStream } from './event-stream.ts'
+import type { StreamCall } from './settings.ts'
+
+/** What a handler is told of the stream that it fills. */
+export interface StreamContext {
+  readonly streamId: string
+  readonly owner: string | undefined
+  /** Of the request that started the stream, with the `streamId`. */
+  readonly log: FastifyBaseLogger
+}
+
+/** Makes what a stream pulls. */
+export type Handler = (signal: AbortSignal, context: StreamContext) => unknown
+
+/** What starts a stream. */
+export interface StartRequest {
+  readonly handler: Handler
+  readonly call: StreamCall
+  readonly owner: string | undefined
+  /** Of an unnamed stream. */
+  readonly route: string | undefined
+  readonly log: FastifyBaseLogger
+  /** Where it was made beforehand; else the stream makes its own. */
+  readonly epoch?: string
+}
+
+/** What `findOrStart()` comes to. */
+export interface Found {
+  readonly stream: EventStream
+  /** Started by this very call. */
+  readonly isNew: boolean
+}
+
+/** Undefined where there is no such stream. */
+export type Sought = EventStream | undefined
+
+/** Where requests find their streams. Without a store everything is there at once. */
+export interface StreamSource {
+  find(streamId: string, owner: string | undefined, cursor: Cursor): Sought | Promise<Sought>
+  /** An unnamed stream: its cursor leads to it, inside its owner's namespace and on the route that made it. */
+  findByCursor(cursor: Cursor, owner: string | undefined, route: string): Sought | Promise<Sought>
+  /** The stream of this name, started if there is none; one whose process died counts as none where `replacesLost`. */
+  findOrStart(request: StartRequest, replacesLost: boolean): Found | Promise<Found>
+}
+
+export function createContext(stream: EventStream, log: FastifyBaseLogger): StreamContext {
+  const { streamId, owner } = stream
+  let child: FastifyBaseLogger | undefined
+  return {
+    streamId,
+    owner,
+    get log(): FastifyBaseLogger {
+      return (child ??= log.child({ streamId }))
+    }
+  }
+}
