@@ -109,17 +109,31 @@ export class Mirror implements MirrorReader {
     if (this.#isSending || this.#hasFinished) return
     this.#isSending = true
     try {
-      do {
-        const append = this.#next()
-        this.#isSilent = false
-        await this.#take(await this.#store.append(this.#address, append), append)
-      } while (!this.#hasFinished && this.#hasNews)
+      do await this.#exchange()
+      while (!this.#hasFinished && (this.#hasNews || this.#onKnown !== undefined))
     } catch (error) {
       this.#onFailed(error)
     }
     this.#isSending = false
     this.#sentFrom = Infinity
     this.stream.onAdvanced()
+  }
+
+  // Only an answer to what is sent from now on tells for sure of clients that have come until now.
+  async #exchange(): Promise<void> {
+    const onKnown = this.#onKnown
+    this.#onKnown = undefined
+    this.#isSilent = false
+    const append = this.#next()
+    try {
+      const answer = await this.#store.append(this.#address, append)
+      await this.#take(answer, append)
+      if (answer.kind === 'stored') onKnown?.()
+      else this.#onKnown ??= onKnown
+    } catch (error) {
+      this.#onKnown ??= onKnown
+      throw error
+    }
   }
 
   #next(): Append {
@@ -172,9 +186,6 @@ export class Mirror implements MirrorReader {
   #learnOfClients(slowest: number | undefined): void {
     const had = this.hasClients
     this.#slowest = slowest
-    const onKnown = this.#onKnown
-    this.#onKnown = undefined
-    onKnown?.()
     if (had !== this.hasClients) this.stream.onRemoteClientsChanged()
   }
 
