@@ -223,7 +223,10 @@ export class RedisStore implements StreamStore {
 
   async #probe(connection: Connection): Promise<void> {
     const place = probePlace(this.#prefix)
-    const answer = await runScript(connection, PROBE, place, [place.channel, homeChannel(this.#prefix, this.instance)])
+    const args = [place.channel, homeChannel(this.#prefix, this.instance)]
+    // Whether or not the server knows the script, both ways to run one are tried.
+    if (!this.#isProbed) await evaluate(connection, PROBE, place, args)
+    const answer = await runScript(connection, PROBE, place, args)
     // Later on less will do: what only refuses to write can be read.
     if (this.#isProbed) return
     judgeProbe(answer, this.#prefix, this.instance)
@@ -281,15 +284,22 @@ function finishArguments(finish: Finish | undefined): Argument[] {
 
 async function runScript(
   connection: Connection,
-  { sha, text }: Script,
-  { record, log }: Place,
+  script: Script,
+  place: Place,
   args: readonly Argument[]
 ): Promise<unknown> {
-  const rest = ['2', record, log, ...args.map((arg) => (typeof arg === 'number' ? String(arg) : arg))]
   try {
-    return await connection.send(record, ['EVALSHA', sha, ...rest])
+    return await connection.send(place.record, ['EVALSHA', script.sha, ...keysAndArguments(place, args)])
   } catch (error) {
     if (replyCode(error) !== 'NOSCRIPT') throw error
-    return connection.send(record, ['EVAL', text, ...rest])
+    return evaluate(connection, script, place, args)
   }
+}
+
+function evaluate(connection: Connection, script: Script, place: Place, args: readonly Argument[]): Promise<unknown> {
+  return connection.send(place.record, ['EVAL', script.text, ...keysAndArguments(place, args)])
+}
+
+function keysAndArguments({ record, log }: Place, args: readonly Argument[]): (string | Buffer)[] {
+  return ['2', record, log, ...args.map((arg) => (typeof arg === 'number' ? String(arg) : arg))]
 }
