@@ -1,5 +1,4 @@
 import { StoreInvalidError } from '../errors.ts'
-import { homeChannel, probePlace } from './address.ts'
 import { messageOf, replyCode } from './connection.ts'
 import { AnswerReader } from './record.ts'
 
@@ -46,7 +45,7 @@ function permissions(prefix: string): string {
  *
  * @throws FST_ERR_RSSE_STORE_INVALID for a server that is too old, and for what is forbidden; or what passes, as it came
  */
-export function judgeProbe(answer: unknown, prefix: string, instance: string): void {
+export function judgeProbe(answer: unknown, prefix: string): void {
   const parts = new AnswerReader(answer)
   const version = parts.text()
   if (majorOf(version) < MIN_VERSION) {
@@ -60,10 +59,7 @@ export function judgeProbe(answer: unknown, prefix: string, instance: string): v
     const code = replyCode(error)
     if (code !== undefined && PASSING.has(code)) throw error
     const fix = code === 'READONLY' ? fixOf(code, prefix) : fixOf('NOPERM', prefix)
-    const where = `keys "{${prefix}:…}", channels "${probePlace(prefix).channel}" and "${homeChannel(prefix, instance)}"`
-    throw new StoreInvalidError(`${command.toString()} is refused on ${where}: "${error.message}". ${fix}`, {
-      cause: error
-    })
+    throw new StoreInvalidError(`${command.toString()} is refused: "${error.message}". ${fix}`, { cause: error })
   }
 }
 

@@ -229,7 +229,7 @@ export class RedisStore implements StreamStore {
     const answer = await runScript(connection, PROBE, place, args)
     // Later on less will do: what only refuses to write can be read.
     if (this.#isProbed) return
-    judgeProbe(answer, this.#prefix, this.instance)
+    judgeProbe(answer, this.#prefix)
     this.#isProbed = true
   }
 

@@ -1,65 +1,20 @@
-import { Redis } from 'ioredis'
-import { Redis as Valkey } from 'iovalkey'
-import { createClient } from 'redis'
-import { test, type Test } from 'tap'
-import { redisStore, type RedisClient, type RedisStoreOptions } from '../../src/store/redis.ts'
-import type { Append, News, StoreHost, StreamStore } from '../../src/store/store.ts'
+import { test } from 'tap'
+import type { News } from '../../src/store/store.ts'
 import { eventually } from '../helpers/eventually.ts'
-import { createRecordingLog, type LogLine } from '../helpers/recording-log.ts'
 import { hasRedis, RedisServer } from '../helpers/redis-server.ts'
+import {
+  address,
+  beat,
+  frame,
+  invalid,
+  LEASE_MS,
+  libraries,
+  life,
+  make,
+  open,
+  unavailable
+} from '../helpers/redis-store.ts'
 import { untilAnswered } from '../helpers/until-answered.ts'
-
-const LEASE_MS = 1_500
-const POLL_MS = 100
-
-interface Access {
-  readonly username?: string
-  readonly password?: string
-}
-
-const clients: Record<string, (port: number, access?: Access) => RedisClient> = {
-  ioredis: (port, access) => new Redis({ port, lazyConnect: true, ...access }),
-  iovalkey: (port, access) => new Valkey({ port, lazyConnect: true, ...access }),
-  'node-redis': (port, access) => createClient({ ...access, socket: { host: '127.0.0.1', port } })
-}
-const libraries = Object.entries(clients)
-
-const address = { streamId: 'stream', owner: undefined }
-const life = { epoch: 'life-1', route: undefined, ttlMs: 60_000, startedAt: 0 }
-
-function frame(sequence: number, bytes = 1): Append {
-  const batch = { firstSequence: sequence, frames: Buffer.alloc(bytes, 'x'), lengths: [bytes] }
-  return { epoch: 'life-1', ttlMs: 60_000, batch, lastSequence: sequence, keep: 1, finish: undefined }
-}
-
-function beat(lastSequence: number): Append {
-  return { epoch: 'life-1', ttlMs: 60_000, batch: undefined, lastSequence, keep: 1, finish: undefined }
-}
-
-interface Fixture {
-  readonly store: StreamStore
-  readonly host: StoreHost
-  readonly lines: LogLine[]
-  readonly calls: string[]
-}
-
-function make(t: Test, client: RedisClient, options: RedisStoreOptions = {}): Fixture {
-  const store = redisStore(client, { lease: LEASE_MS, pollInterval: POLL_MS, ...options })
-  t.teardown(() => store.close(0))
-  const { log, lines } = createRecordingLog()
-  const calls: string[] = []
-  const host = { log, onStop: () => calls.push('stop'), onReturn: () => calls.push('return') }
-  return { store, host, lines, calls }
-}
-
-async function open(t: Test, client: RedisClient, options?: RedisStoreOptions): Promise<Fixture> {
-  const fixture = make(t, client, options)
-  await fixture.store.open(fixture.host)
-  return fixture
-}
-
-const unavailable = { code: 'FST_ERR_RSSE_STORE_UNAVAILABLE', statusCode: 503 }
-const invalid = { code: 'FST_ERR_RSSE_STORE_INVALID', statusCode: 500 }
 
 const hasServer = await new Promise<boolean>((resolve) => {
   void test('there is a server to test with', async (t) => resolve(hasRedis(t)))

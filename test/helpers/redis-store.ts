@@ -1,0 +1,68 @@
+import { Redis } from 'ioredis'
+import { Redis as Valkey } from 'iovalkey'
+import { createClient } from 'redis'
+import type { Test } from 'tap'
+import { redisStore, type RedisClient, type RedisStoreOptions } from '../../src/store/redis.ts'
+import type { Append, NewLife, StoreHost, StreamAddress, StreamStore } from '../../src/store/store.ts'
+import { createRecordingLog, type LogLine } from './recording-log.ts'
+
+/** Of the stores of these tests: a command may take half a second. */
+export const LEASE_MS = 1_500
+const POLL_MS = 100
+
+export interface Access {
+  readonly username?: string
+  readonly password?: string
+}
+
+const clients: Record<string, (port: number, access?: Access) => RedisClient> = {
+  ioredis: (port, access) => new Redis({ port, lazyConnect: true, ...access }),
+  iovalkey: (port, access) => new Valkey({ port, lazyConnect: true, ...access }),
+  'node-redis': (port, access) => createClient({ ...access, socket: { host: '127.0.0.1', port } })
+}
+
+/** Every client library, and how a user makes a client with it. */
+export const libraries: readonly [string, (port: number, access?: Access) => RedisClient][] = Object.entries(clients)
+
+export const address: StreamAddress = { streamId: 'stream', owner: undefined }
+export const life: NewLife = { epoch: 'life-1', route: undefined, ttlMs: 60_000, startedAt: 0 }
+
+export function frame(sequence: number, bytes = 1): Append {
+  const batch = { firstSequence: sequence, frames: Buffer.alloc(bytes, 'x'), lengths: [bytes] }
+  return { epoch: 'life-1', ttlMs: 60_000, batch, lastSequence: sequence, keep: 1, finish: undefined }
+}
+
+export function beat(lastSequence: number): Append {
+  return { epoch: 'life-1', ttlMs: 60_000, batch: undefined, lastSequence, keep: 1, finish: undefined }
+}
+
+/** A store, and what its host is told. */
+export interface Fixture {
+  readonly store: StreamStore
+  readonly host: StoreHost
+  readonly lines: LogLine[]
+  readonly calls: string[]
+}
+
+/** Makes a store that is not opened yet; it is closed at the end of the test. */
+export function make(t: Test, client: RedisClient, options: RedisStoreOptions = {}): Fixture {
+  const store = redisStore(client, { lease: LEASE_MS, pollInterval: POLL_MS, ...options })
+  t.teardown(() => store.close(0))
+  const { log, lines } = createRecordingLog()
+  const calls: string[] = []
+  const host = { log, onStop: () => calls.push('stop'), onReturn: () => calls.push('return') }
+  return { store, host, lines, calls }
+}
+
+export async function open(t: Test, client: RedisClient, options?: RedisStoreOptions): Promise<Fixture> {
+  const fixture = make(t, client, options)
+  await fixture.store.open(fixture.host)
+  return fixture
+}
+
+/** What errors look like. */
+export const unavailable: { code: string; statusCode: number } = {
+  code: 'FST_ERR_RSSE_STORE_UNAVAILABLE',
+  statusCode: 503
+}
+export const invalid: { code: string; statusCode: number } = { code: 'FST_ERR_RSSE_STORE_INVALID', statusCode: 500 }
