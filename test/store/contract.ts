@@ -64,6 +64,11 @@ function beatOf(epoch: string, lastSequence: number, more: Partial<Append> = {})
   return { epoch, ttlMs: TTL_MS, batch: undefined, lastSequence, keep: 1, finish: undefined, ...more }
 }
 
+/** Without what tells of the first event alone. */
+function withoutFirst(told: readonly (News | undefined)[]): unknown[] {
+  return told.filter((news) => news !== undefined && news.lastSequence > 1)
+}
+
 const completed: Finish = { outcome: 'completed', error: undefined, finishedAt: STARTED_AT + 1_000 }
 const failed: Finish = {
   outcome: 'failed',
@@ -336,15 +341,15 @@ export function testStoreContract(t: Test, createStore: CreateStore): void {
     const { store: other } = await open(t)
     const told: (News | undefined)[] = []
     const unfollow = other.follow(address, (news) => told.push(news))
-    await eventually('it is followed', () => told.length === 1)
-    t.equal(told[0], undefined, 'from here on')
+    await eventually('it is followed', () => told.includes(undefined))
     await home.append(address, appendOf('life-1', batch(2, 'two', '\0ÿ'), { keep: 2 }))
     await home.append(address, beatOf('life-1', 3, { keep: 2 }))
     await home.append(address, appendOf('life-1', batch(4, 'x'.repeat(100_000)), { keep: 2 }))
     await home.append(address, appendOf('life-1', batch(5, 'five'), { keep: 3, finish: failed }))
-    await eventually('all is told', () => told.length === 4)
+    await eventually('all is told', () => told.at(-1)?.finish !== undefined)
     const news = { epoch: 'life-1', keep: 2, batch: undefined, finish: undefined }
-    t.strictSame(told.slice(1), [
+    // In a cluster the news of before can be that late.
+    t.strictSame(withoutFirst(told), [
       { ...news, lastSequence: 3, batch: batch(2, 'two', '\0ÿ') },
       { ...news, lastSequence: 4 },
       { ...news, keep: 3, lastSequence: 5, batch: batch(5, 'five'), finish: failed }
@@ -360,7 +365,7 @@ export function testStoreContract(t: Test, createStore: CreateStore): void {
     const unfollow = other.follow(address, (news) => left?.push(news))
     other.follow(address, (news) => stayed?.push(news))
     other.follow(someStream(), (news) => elsewhere?.push(news))
-    await eventually('they are followed', () => left?.length === 1 && stayed?.length === 1 && elsewhere?.length === 1)
+    await eventually('they are followed', () => [left, stayed, elsewhere].every((told) => told?.length === 1))
     unfollow()
     await home.append(address, appendOf('life-1', batch(1, 'one')))
     await eventually('the one is told', () => stayed?.length === 2)
@@ -431,13 +436,13 @@ export function testStoreContract(t: Test, createStore: CreateStore): void {
     const { store: other } = await open(t)
     const told: (News | undefined)[] = []
     other.follow(address, (news) => told.push(news))
-    await eventually('it is followed', () => told.length === 1)
+    await eventually('it is followed', () => told.includes(undefined))
     t.equal(await other.reap(address, 'life-1', 0), false, 'it lived since')
     t.equal(await other.reap(address, 'life-2', 1), false, 'it is another one')
     t.equal(await other.reap(address, 'life-1', 1), true)
     t.equal(await other.reap(address, 'life-1', 1), true, 'repeated')
-    await eventually('followers are told', () => told.length === 2)
-    t.match(told[1], { epoch: 'life-1', keep: 1, lastSequence: 1, finish: { outcome: 'lost' } })
+    await eventually('followers are told', () => told.at(-1)?.finish !== undefined)
+    t.match(told.at(-1), { epoch: 'life-1', keep: 1, lastSequence: 1, finish: { outcome: 'lost' } })
     const page = await other.read(address, 0, 1_000)
     t.match(page, { stream: { finish: { outcome: 'lost', error: undefined } } })
     t.strictSame(page?.batches, [batch(1, 'one')], 'what it had is still there')
