@@ -1,6 +1,6 @@
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { connect, createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -25,14 +25,15 @@ function isInstalled(program: Program): boolean {
 export class RedisServer {
   readonly port: number
   readonly #program: Program
-  readonly #settings: readonly string[]
-  readonly #folder: string = mkdtempSync(join(tmpdir(), 'rsse-'))
+  readonly #args: readonly string[]
+  readonly #folder: string
   #process: ChildProcess | undefined
 
-  private constructor(program: Program, port: number, settings: readonly string[]) {
+  private constructor(program: Program, port: number, folder: string, args: readonly string[]) {
     this.#program = program
     this.port = port
-    this.#settings = settings
+    this.#folder = folder
+    this.#args = args
   }
 
   /**
@@ -44,16 +45,36 @@ export class RedisServer {
     settings: readonly string[] = [],
     program: Program = 'redis-server'
   ): Promise<RedisServer> {
-    const server = new RedisServer(program, await freePort(), settings)
-    t.teardown(() => server.#remove())
-    await server.start()
-    return server
+    const [port, folder] = [await freePort(), createFolder()]
+    const always = ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', folder]
+    return new RedisServer(program, port, folder, [...always, ...settings]).#startFor(t)
+  }
+
+  /** Starts a Sentinel that watches a server under the name `main`, and needs nobody's consent to replace it. */
+  static async startSentinel(t: Test, primary: RedisServer): Promise<RedisServer> {
+    const [port, folder] = [await freePort(), createFolder()]
+    const lines = [
+      `port ${port}`,
+      'bind 127.0.0.1',
+      `dir ${folder}`,
+      `sentinel monitor main 127.0.0.1 ${primary.port} 1`,
+      'sentinel down-after-milliseconds main 1000',
+      'sentinel failover-timeout main 5000'
+    ]
+    const file = join(folder, 'sentinel.conf')
+    writeFileSync(file, `${lines.join('\n')}\n`)
+    return new RedisServer('redis-server', port, folder, [file, '--sentinel']).#startFor(t)
+  }
+
+  async #startFor(t: Test): Promise<this> {
+    t.teardown(() => this.#remove())
+    await this.start()
+    return this
   }
 
   /** Starts it, again on the same port; resolves when it answers. */
   async start(): Promise<void> {
-    const always = ['--port', String(this.port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no']
-    this.#process = spawn(this.#program, [...always, '--dir', this.#folder, ...this.#settings], { stdio: 'ignore' })
+    this.#process = spawn(this.#program, this.#args, { stdio: 'ignore' })
     while (!(await this.#accepts())) await delay(5)
   }
 
@@ -113,6 +134,10 @@ export function hasRedis(t: Test): boolean {
   if (process.env['CI'] === 'true') t.fail(message)
   else t.comment(`SKIPPED: ${message}`)
   return false
+}
+
+function createFolder(): string {
+  return mkdtempSync(join(tmpdir(), 'rsse-'))
 }
 
 export async function freePort(): Promise<number> {
