@@ -20,6 +20,7 @@ if isThere and (m.format ~= '${FORMAT}' or not (first and last and ttl and beatA
   return { 'foreign', m.format or false }
 end
 
+local channel = KEYS[1]:sub(1, -3)
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -47,49 +48,51 @@ end
 // The first write of each script decides: where it is refused for want of memory nothing is written, and where it passes
 // the others pass as well. HSET and XADD are refused, PEXPIRE is not.
 
-/** ARGV: epoch, home, ttl, startedAt, epoch of the lost life that is replaced or '', route if it has one. */
+/** Enters a life. `replaces` is the epoch of a lost one, or ''; a stream with a name has no route. */
 export const CREATE: Script = script(`${RECORD}
-local isReplaced = m.outcome == 'lost' and m.epoch == ARGV[5]
+local epoch, home, ttlMs, startedAt, replaces, route = unpack(ARGV)
+
+local isReplaced = m.outcome == 'lost' and m.epoch == replaces
 if isThere and not isReplaced and not (m.outcome and hasLostItsLog()) then return { 'there', state() } end
 redis.call('XRANGE', KEYS[2], '0', '0') -- fails for a key that is not ours
 redis.call('HSET', KEYS[1], 'format', '${FORMAT}')
 redis.call('DEL', KEYS[1], KEYS[2])
-redis.call('HSET', KEYS[1], 'format', '${FORMAT}', 'epoch', ARGV[1], 'home', ARGV[2], 'ttl', ARGV[3], 'startedAt', ARGV[4],
+redis.call('HSET', KEYS[1], 'format', '${FORMAT}', 'epoch', epoch, 'home', home, 'ttl', ttlMs, 'startedAt', startedAt,
   'first', '1', 'last', '0', 'beat', '0', 'beatAt', text(now))
-if ARGV[6] then redis.call('HSET', KEYS[1], 'route', ARGV[6]) end
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
+if route then redis.call('HSET', KEYS[1], 'route', route) end
+redis.call('PEXPIRE', KEYS[1], ttlMs)
 return { 'made' }
 `)
 
-/** ARGV: epoch, home. */
+/** Takes a life back. */
 export const DISCARD: Script = script(`${RECORD}
-if isThere and m.epoch == ARGV[1] and m.home == ARGV[2] then redis.call('DEL', KEYS[1], KEYS[2]) end
+local epoch, home = unpack(ARGV)
+
+if isThere and m.epoch == epoch and m.home == home then redis.call('DEL', KEYS[1], KEYS[2]) end
 return { 'done' }
 `)
 
 /**
- * ARGV: epoch, home, lease, ttl, keep, last, channel, news (its header), whether it takes the frames along; then the
- * first sequence (or ''), frames and lengths of a batch; then outcome (or ''), time, error code and message of a finish.
+ * Adds a batch, an end, both, or a beat. `news` is what followers are told, to which the frames are added where
+ * `takesFrames` is '1'. Without a batch `batchFirst` is '', without an end `outcome` is.
  */
 export const APPEND: Script = script(`${RECORD}
-local lease, keep, batchFirst, outcome = tonumber(ARGV[3]), tonumber(ARGV[5]), tonumber(ARGV[10]), ARGV[13]
+local epoch, home, leaseMs, ttlMs, keep, newLast, news, takesFrames, batchFirst, frames, lengths,
+  outcome, finishedAt, code, message = unpack(ARGV)
 
-local function slowestAndOldSigns()
+local function signs()
   local slowest, old = false, {}
   for field, value in pairs(m) do
     if field:sub(1, 5) == 'sign:' then
       local position, at = value:match('^(%d+) (%d+)$')
-      if not position or now - at > lease then old[#old + 1] = field
-      elseif field ~= 'sign:' .. ARGV[2] then slowest = math.min(slowest or position, position) end
+      if not position or now - at > tonumber(leaseMs) then old[#old + 1] = field
+      elseif field ~= 'sign:' .. home then slowest = math.min(slowest or position, position) end
     end
   end
   return slowest and text(slowest), old
 end
 
-local function stored()
-  local slowest = slowestAndOldSigns()
-  return { 'stored', m.last, m.stop or false, slowest }
-end
+local function stored(slowest) return { 'stored', m.last, m.stop or false, slowest } end
 
 local function missing()
   redis.call('DEL', KEYS[1])
@@ -97,52 +100,53 @@ local function missing()
 end
 
 if not isThere then return { 'missing' } end
-if m.epoch ~= ARGV[1] or m.home ~= ARGV[2] then return { 'fenced' } end
-if m.outcome then return m.outcome == outcome and stored() or { 'fenced' } end
+if m.epoch ~= epoch or m.home ~= home then return { 'fenced' } end
+if m.outcome then return m.outcome == outcome and stored((signs())) or { 'fenced' } end
 
--- After a phase without the store the home has trimmed what would follow: then its oldest event does.
-local follows = tonumber(ARGV[6]) == last
-if batchFirst then follows = batchFirst == last + 1 or (batchFirst == keep and keep > last + 1) end
-if not follows then return { 'apart', m.last } end
+local hasBatch, hasLog = batchFirst ~= '', first <= last
+local follows = tonumber(hasBatch and batchFirst - 1 or newLast) == last
+-- After a time without the store the home has trimmed what would follow: then its oldest event does.
+local isGap = hasBatch and batchFirst == keep and keep - 1 > last
+if not follows and not isGap then return { 'apart', m.last } end
 
-if batchFirst then
-  local id, batch = ARGV[6] .. '-0', { 'frames', ARGV[11], 'lengths', ARGV[12] }
-  local isNew = first > last
-  local isAdded = isNew and redis.call('XADD', KEYS[2], id, unpack(batch))
-    or not isNew and redis.call('XADD', KEYS[2], 'NOMKSTREAM', id, unpack(batch))
-  if not isAdded then return missing() end
-  m.last = ARGV[6]
-  expireLater(ARGV[4])
-else
-  if not expireLater(ARGV[4]) and first <= last then return missing() end
+-- A log that was evicted must not begin again in the middle.
+if hasBatch and hasLog then
+  if not redis.call('XADD', KEYS[2], 'NOMKSTREAM', newLast .. '-0', 'frames', frames, 'lengths', lengths) then
+    return missing()
+  end
+elseif hasBatch then
+  redis.call('XADD', KEYS[2], newLast .. '-0', 'frames', frames, 'lengths', lengths)
 end
-if keep > first then redis.call('XTRIM', KEYS[2], 'MINID', ARGV[5]) end
-redis.call('HSET', KEYS[1], 'first', ARGV[5], 'last', m.last, 'ttl', ARGV[4], 'beat', text(m.beat + 1), 'beatAt', text(now))
+if not expireLater(ttlMs) and hasLog then return missing() end
+if tonumber(keep) > first then redis.call('XTRIM', KEYS[2], 'MINID', keep) end
+m.last = newLast
+redis.call('HSET', KEYS[1], 'first', keep, 'last', newLast, 'ttl', ttlMs, 'beat', text(m.beat + 1), 'beatAt', text(now))
 if outcome ~= '' then
-  redis.call('HSET', KEYS[1], 'outcome', outcome, 'finishedAt', ARGV[14])
-  if ARGV[15] then redis.call('HSET', KEYS[1], 'code', ARGV[15], 'message', ARGV[16]) end
+  redis.call('HSET', KEYS[1], 'outcome', outcome, 'finishedAt', finishedAt)
+  if code then redis.call('HSET', KEYS[1], 'code', code, 'message', message) end
 end
-local slowest, old = slowestAndOldSigns()
+local slowest, old = signs()
 if #old > 0 then redis.call('HDEL', KEYS[1], unpack(old)) end
-if batchFirst or outcome ~= '' then redis.call('PUBLISH', ARGV[7], ARGV[8] .. (ARGV[9] == '1' and ARGV[11] or '')) end
-return { 'stored', m.last, m.stop or false, slowest }
+if hasBatch or outcome ~= '' then redis.call('PUBLISH', channel, news .. (takesFrames == '1' and frames or '')) end
+return stored(slowest)
 `)
 
-/** ARGV: after, maxBytes, instance, position of its slowest client or ''. */
+/** Reads a page; `position` is that of the slowest client of `instance`, or '' to leave no sign. */
 export const READ: Script = script(`${RECORD}
-local after, maxBytes = tonumber(ARGV[1]), tonumber(ARGV[2])
-local batches, bytes, isFull = {}, 0, maxBytes == 0
+local after, maxBytes, instance, position = unpack(ARGV)
+
 if not isThere then return { 'missing' } end
-if ARGV[4] ~= '' then
+if position ~= '' then
   expireLater(m.ttl)
-  redis.call('HSET', KEYS[1], 'sign:' .. ARGV[3], ARGV[4] .. ' ' .. text(now))
+  redis.call('HSET', KEYS[1], 'sign:' .. instance, position .. ' ' .. text(now))
 end
+local batches, bytes, isFull = {}, 0, maxBytes == '0'
 local from = text(after + 1) .. '-0'
 while not isFull do
   local entries = redis.call('XRANGE', KEYS[2], from, '+', 'COUNT', 16)
   for _, entry in ipairs(entries) do
     local size = #(entry[2][2] or '')
-    isFull = bytes > 0 and bytes + size > maxBytes
+    isFull = bytes > 0 and bytes + size > tonumber(maxBytes)
     if isFull then break end
     bytes = bytes + size
     batches[#batches + 1] = entry
@@ -154,29 +158,33 @@ if #batches == 0 and hasLostItsLog() then return { 'missing' } end
 return { 'page', state(), batches }
 `)
 
-/** ARGV: what the channel of every home begins with, name of the stream. */
+/** Asks the home to stop. `homes` is what the channel of every home begins with, `name` that of the stream. */
 export const STOP: Script = script(`${RECORD}
+local homes, name = unpack(ARGV)
+
 if not isThere or m.outcome then return { 'no' } end
 expireLater(m.ttl)
 redis.call('HSET', KEYS[1], 'stop', '1')
-redis.call('PUBLISH', ARGV[1] .. (m.home or ''), (m.epoch or '') .. '\\n' .. ARGV[2])
+redis.call('PUBLISH', homes .. (m.home or ''), (m.epoch or '') .. '\\n' .. name)
 return { 'yes' }
 `)
 
-/** ARGV: epoch, beat, channel. */
+/** Declares the stream lost. */
 export const REAP: Script = script(`${RECORD}
-if not isThere or m.epoch ~= ARGV[1] or m.beat ~= ARGV[2] then return { 'no' } end
+local epoch, beat = unpack(ARGV)
+
+if not isThere or m.epoch ~= epoch or m.beat ~= beat then return { 'no' } end
 if m.outcome then return { m.outcome == 'lost' and 'yes' or 'no' } end
 expireLater(m.ttl)
 redis.call('HSET', KEYS[1], 'outcome', 'lost', 'finishedAt', text(now))
 local finish = '{"outcome":"lost","finishedAt":' .. text(now) .. '}'
-redis.call('PUBLISH', ARGV[3], '{"format":${FORMAT},"epoch":"' .. m.epoch .. '","keep":' .. m.first .. ',"last":' .. m.last ..
+redis.call('PUBLISH', channel, '{"format":${FORMAT},"epoch":"' .. epoch .. '","keep":' .. m.first .. ',"last":' .. m.last ..
   ',"finish":' .. finish .. '}\\n')
 return { 'yes' }
 `)
 
 /**
- * Tries every command that the others run. ARGV: a channel of a stream, a channel of a home.
+ * Tries every command that the others run, on keys and two channels where nothing is.
  * Answers with the version of the server and with each command that failed and its error.
  */
 export const PROBE: Script = script(`
