@@ -1,6 +1,6 @@
-import { Redis } from 'ioredis'
-import { Redis as Valkey } from 'iovalkey'
-import { createClient } from 'redis'
+import { Cluster as IoredisCluster, Redis } from 'ioredis'
+import { Cluster as IovalkeyCluster, Redis as Valkey } from 'iovalkey'
+import { createClient, createCluster } from 'redis'
 import type { Test } from 'tap'
 import { redisStore, type RedisClient, type RedisStoreOptions } from '../../src/store/redis.ts'
 import type { Append, NewLife, StoreHost, StreamAddress, StreamStore } from '../../src/store/store.ts'
@@ -23,6 +23,20 @@ const clients: Record<string, (port: number, access?: Access) => RedisClient> = 
 
 /** Every client library, and how a user makes a client with it. */
 export const libraries: readonly [string, (port: number, access?: Access) => RedisClient][] = Object.entries(clients)
+
+const clusterClients: Record<string, (ports: readonly number[]) => RedisClient> = {
+  ioredis: (ports) => new IoredisCluster(ports.map(nodeAt), { lazyConnect: true }),
+  iovalkey: (ports) => new IovalkeyCluster(ports.map(nodeAt), { lazyConnect: true }),
+  'node-redis': (ports) => createCluster({ rootNodes: ports.map((port) => ({ socket: nodeAt(port) })) })
+}
+
+/** The same for a cluster. */
+export const clusterLibraries: readonly [string, (ports: readonly number[]) => RedisClient][] =
+  Object.entries(clusterClients)
+
+function nodeAt(port: number): { host: string; port: number } {
+  return { host: '127.0.0.1', port }
+}
 
 export const address: StreamAddress = { streamId: 'stream', owner: undefined }
 export const life: NewLife = { epoch: 'life-1', route: undefined, ttlMs: 60_000, startedAt: 0 }
