@@ -6,8 +6,8 @@ import { redisStore, type RedisClient, type RedisStoreOptions } from '../../src/
 import type { Append, NewLife, StoreHost, StreamAddress, StreamStore } from '../../src/store/store.ts'
 import { createRecordingLog, type LogLine } from './recording-log.ts'
 
-/** Of the stores of these tests: a command may take half a second. */
-export const LEASE_MS = 1_500
+/** Of the stores of these tests: a command may take a third of it. */
+export const LEASE_MS = 2_000
 const POLL_MS = 100
 
 export interface Access {
