@@ -27,10 +27,9 @@ function fixOf(code: string, prefix: string): string {
 
 /** The rules of ACL SETUSER that a user needs. */
 function permissions(prefix: string): string {
-  return (
-    '+eval +evalsha +hset +hgetall +hdel +del +pexpire +xadd +xrange +xtrim +time +publish +subscribe +unsubscribe +ping ' +
-    `~{${prefix}:* &{${prefix}:* &${prefix}:*`
-  )
+  const commands =
+    '+hset +hgetall +hdel +del +pexpire +xadd +xrange +xtrim +time +publish +eval +evalsha +subscribe +unsubscribe +ping'
+  return `${commands} ~{${prefix}:* &{${prefix}:* &${prefix}:*, in a cluster also +cluster|slots`
 }
 
 /**
