@@ -157,6 +157,18 @@ class ClientConnection implements Connection {
   }
 }
 
+// A duplicate takes these over whole or not at all, and there is no other way to see them. The first versions hide them:
+// then nodes keep the settings of the user, and what is queued there is too late for whoever asked, and does no harm.
+function nodeSettings({ _options: options }: Cluster, timeoutMs: number): object {
+  if (options === undefined) return {}
+  const { rootNodes = [], defaults } = options
+  return {
+    // The connection that asks a node for the others is in nobody's hands, and would wait for a hung one for ever.
+    rootNodes: rootNodes.map((node) => ({ ...node, socket: { ...node.socket, socketTimeout: timeoutMs } })),
+    defaults: { ...defaults, ...settings(defaults?.socket, timeoutMs) }
+  }
+}
+
 /** Connections to the masters of a cluster. Losing one is no event: the next call there rejects. */
 class ClusterConnection implements Connection {
   readonly #cluster: Cluster
@@ -164,13 +176,8 @@ class ClusterConnection implements Connection {
   #isClosed = false
 
   constructor(template: Cluster, _events: ConnectionEvents, timeoutMs: number) {
-    // A duplicate takes its defaults over whole or not at all, and there is no other way to see them.
-    const { _options: options } = template
-    const ours = settings(options?.defaults?.socket, timeoutMs)
     this.#cluster = template.duplicate({
-      // The connection that asks a node for the others is in nobody's hands, and would wait for a hung one for ever.
-      rootNodes: options?.rootNodes?.map((node) => ({ ...node, socket: { ...node.socket, socketTimeout: timeoutMs } })),
-      defaults: { ...options?.defaults, ...ours },
+      ...nodeSettings(template, timeoutMs),
       commandOptions: { timeout: undefined },
       clientSideCache: undefined,
       keyPrefix: undefined,
