@@ -74,7 +74,7 @@ t.test('the packed tarball', async (t) => {
     // Clients of stores are the user's, and none has to be installed.
     t.strictSame(Object.keys(manifest.peerDependenciesMeta), ['ioredis', 'iovalkey', 'redis'])
     const peers = Object.keys(manifest.peerDependencies).filter((peer) => !(peer in manifest.peerDependenciesMeta))
-    const allowed = [...Object.keys(manifest.dependencies), ...peers]
+    const allowed = new Set([...Object.keys(manifest.dependencies), ...peers])
     t.same(Object.keys(manifest.dependencies).toSorted(), ['@fastify/error', 'fastify-plugin'])
     for (const file of readdirSync(join(installed, 'dist'), { recursive: true, encoding: 'utf8' })) {
       if (!/\.(js|d\.ts)$/.test(file)) continue
@@ -84,7 +84,7 @@ t.test('the packed tarball', async (t) => {
         if (specifier.startsWith('node:')) continue
         if (specifier.startsWith('.'))
           t.ok(file.endsWith('.d.ts') || specifier.endsWith('.js'), `${file} imports ${specifier}`)
-        else t.ok(allowed.includes(specifier), `${file} imports ${specifier}`)
+        else t.ok(allowed.has(specifier), `${file} imports ${specifier}`)
       }
     }
   })
