@@ -11,7 +11,7 @@ export const LEASE_MS = 1_200
 export const POLL_MS = 200
 
 interface Waiting {
-  resolve(value: unknown): void
+  resolve(value: never): void
   reject(error: Error): void
 }
 
@@ -30,10 +30,7 @@ export class Instance {
     child.stdout?.setEncoding('utf8').on('data', (text: string) => (this.log.text += text))
     child.stderr?.setEncoding('utf8').on('data', (text: string) => (this.errors += text))
     child.on('message', (told: Told) => this.#onTold(told))
-    this.exited = once(child, 'exit').then(([code]) => code as number | null)
-    void this.exited.then(() => {
-      for (const { reject } of this.#waiting.values()) reject(new Error(`The instance is gone: ${this.errors}`))
-    })
+    this.exited = this.#untilExit()
   }
 
   /** What it wrote to stderr: nothing, unless something has crashed. */
@@ -78,16 +75,22 @@ export class Instance {
     this.#child.kill('SIGCONT')
   }
 
+  async #untilExit(): Promise<number | null> {
+    const [code] = (await once(this.#child, 'exit')) as [number | null]
+    for (const { reject } of this.#waiting.values()) reject(new Error(`The instance is gone: ${this.errors}`))
+    return code
+  }
+
   #wait<Value>(id: number): Promise<Value> {
     return new Promise((resolve, reject) => {
-      this.#waiting.set(id, { resolve: resolve as (value: unknown) => void, reject })
+      this.#waiting.set(id, { resolve, reject })
     })
   }
 
   #onTold({ id, value, code, error }: Told): void {
     const waiting = this.#waiting.get(id)
     this.#waiting.delete(id)
-    if (error === undefined) waiting?.resolve(value)
+    if (error === undefined) waiting?.resolve(value as never)
     else waiting?.reject(Object.assign(new Error(error), { code }))
   }
 }

@@ -107,8 +107,8 @@ if (hasRedis(t)) {
       t.same(client.events.at(-1)?.data, '{"outcome":"completed"}')
     }
     t.equal(resumed.told[0], 'stream-gap')
-    const runs = await Promise.all([other, third].map(async (instance) => (await instance.ask('runs', 'a')).runs))
-    t.same(runs.toSorted(), [0, 1], 'one run')
+    const runs = await Promise.all([other, third].map((instance) => instance.ask('runs', 'a')))
+    t.same(new Set(runs.map(({ runs }) => runs)), new Set([0, 1]), 'one run')
   })
 
   t.test('a dead home that nobody has watched: a request that wants it starts again at once', async (t) => {
