@@ -109,6 +109,7 @@ export class Mirror implements MirrorReader {
     if (this.#isSending || this.#hasFinished) return
     this.#isSending = true
     try {
+      if (this.#isRetrying) await this.#giveSignOfLife()
       do await this.#exchange()
       while (!this.#hasFinished && (this.#hasNews || this.#onKnown !== undefined))
     } catch (error) {
@@ -136,6 +137,19 @@ export class Mirror implements MirrorReader {
     }
   }
 
+  // A store that is full refuses the frames and answers those who read it promptly: they would take this home for dead.
+  async #giveSignOfLife(): Promise<void> {
+    const { log, epoch } = this.stream
+    const lastSequence = this.#storedSequence
+    const keep = Math.min(log.firstSequence, lastSequence + 1)
+    const beat = { epoch, ttlMs: this.#life.ttlMs, batch: undefined, lastSequence, keep, finish: undefined }
+    const answer = await this.#store.append(this.#address, beat)
+    // Anything else is what the exchange after this learns as well.
+    if (answer.kind !== 'stored') return
+    this.#learnOfClients(answer.slowest)
+    if (answer.isStopped) this.#host.onStopped(this.stream)
+  }
+
   #next(): Append {
     const { log, epoch, finish, isCut } = this.stream
     const after = Math.max(this.#storedSequence, log.firstSequence - 1)
@@ -155,10 +169,11 @@ export class Mirror implements MirrorReader {
   }
 
   async #take(answer: AppendAnswer, { finish }: Append): Promise<void> {
+    if (answer.kind === 'fenced') return this.#lose()
+    if (answer.kind === 'missing') await this.#putBack()
     this.#failingSince = undefined
     this.#isRetrying = false
-    if (answer.kind === 'fenced') return this.#lose()
-    if (answer.kind === 'missing') return this.#putBack()
+    if (answer.kind === 'missing') return
     this.#storedSequence = answer.lastSequence
     if (answer.kind === 'apart') return
     this.#learnOfClients(answer.slowest)
