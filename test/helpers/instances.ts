@@ -128,10 +128,15 @@ export async function startTwo(
   return (await startInstances(t, redis, 2, options)) as [Instance, Instance]
 }
 
-/** Resolves once the store has so many events of a stream; asked by way of an instance that is not its home. */
+/** The last event that the store has of a stream, by an instance that is not its home; undefined while it does not say. */
+export async function storedSequence(other: Instance, name: string): Promise<number | undefined> {
+  try {
+    return (await other.ask('find', name))?.lastSequence
+  } catch {
+    return undefined
+  }
+}
+
 export async function untilStored(other: Instance, name: string, count: number): Promise<void> {
-  await eventually(`${count} events of ${name} are stored`, async () => {
-    const info = await other.ask('find', name)
-    return info?.lastSequence === count
-  })
+  await eventually(`${count} events of ${name} are stored`, async () => (await storedSequence(other, name)) === count)
 }
