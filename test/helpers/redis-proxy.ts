@@ -18,6 +18,8 @@ export class RedisProxy {
   struck = 0
   /** Whether a connection ends as soon as it subscribes to anything. */
   refusesSubscriptions = false
+  /** Connections that have ended for it. */
+  refused = 0
   readonly #targetPort: number
   readonly #sockets = new Set<Socket>()
   readonly #server = createServer((socket) => this.#onConnection(socket))
@@ -67,6 +69,7 @@ export class RedisProxy {
     let passes = Promise.resolve()
     client.on('data', (request: Buffer) => {
       if (this.refusesSubscriptions && /\r\nsubscribe\r\n/i.test(request.toString('latin1'))) {
+        this.refused += 1
         client.destroy()
         return
       }
