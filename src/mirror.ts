@@ -1,3 +1,4 @@
+import type { Clock, Timer } from './clock.ts'
 import type { EventStream } from './event-stream.ts'
 import type { MirrorReader } from './pace.ts'
 import type { StoreAccess } from './store-access.ts'
@@ -5,6 +6,7 @@ import type { Append, AppendAnswer, NewLife, StreamAddress } from './store/store
 
 /** What a mirror tells of the stream that it copies. */
 export interface MirrorHost {
+  readonly clock: Clock
   /** The store has all of it, or never will; then `error` says why, if it was refused. */
   onMirrored(mirror: Mirror, error?: unknown): void
   /** Somebody on another instance wants it stopped. */
@@ -15,6 +17,10 @@ export interface MirrorHost {
 
 // Large enough that a busy stream needs few commands, small enough that one does not hold up the others.
 const MAX_BATCH_BYTES = 64 * 1024
+
+// A producer that waits for a client elsewhere has nothing to send, and learns of it by asking: soon, then less and less
+// often, until the beats are as good.
+const FIRST_LOOK_MS = 10
 
 /**
  * Copies the log of a home into the store: a reader with a position, as a client is. One command is under way at a time,
@@ -37,6 +43,8 @@ export class Mirror implements MirrorReader {
   #failingSince: number | undefined
   #slowest: number | undefined
   #onKnown: (() => void) | undefined
+  #look: Timer | undefined
+  #lookMs = FIRST_LOOK_MS
 
   constructor(stream: EventStream, life: NewLife, store: StoreAccess, host: MirrorHost) {
     this.stream = stream
@@ -77,6 +85,16 @@ export class Mirror implements MirrorReader {
   lookForClients(onKnown: () => void): void {
     this.#onKnown = onKnown
     void this.#send()
+  }
+
+  onAwaited(): void {
+    const isAhead = this.#slowest !== undefined && this.#slowest < this.#storedSequence
+    if (!isAhead || this.#look !== undefined || this.#hasFinished) return
+    this.#look = this.#host.clock.setTimer(() => {
+      this.#look = undefined
+      void this.#send()
+    }, this.#lookMs)
+    this.#lookMs = Math.min(2 * this.#lookMs, this.#store.leaseMs / 3)
   }
 
   pump(): void {
@@ -200,6 +218,7 @@ export class Mirror implements MirrorReader {
 
   #learnOfClients(slowest: number | undefined): void {
     const had = this.hasClients
+    if (slowest !== this.#slowest) this.#lookMs = FIRST_LOOK_MS
     this.#slowest = slowest
     if (had !== this.hasClients) this.stream.onRemoteClientsChanged()
   }
@@ -212,6 +231,7 @@ export class Mirror implements MirrorReader {
   #finish(error?: unknown): void {
     if (this.#hasFinished) return
     this.#hasFinished = true
+    if (this.#look !== undefined) this.#host.clock.clearTimer(this.#look)
     this.stream.detachMirror()
     this.#onKnown?.()
     this.#host.onMirrored(this, error)

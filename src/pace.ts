@@ -27,6 +27,8 @@ export interface MirrorReader extends Reader {
   readonly hasClients: boolean
   /** Calls back once that is known for sure. */
   lookForClients(onKnown: () => void): void
+  /** The producer has to wait. */
+  onAwaited(): void
 }
 
 // A quarter of the log is read ahead of the client that paces; the rest is history behind it, so that what was handed to
@@ -67,7 +69,8 @@ export class Pace {
     if (backpressure === 'none') return false
     if (this.mirror?.isPacing === true && this.#exceeds(bytes, this.mirror)) return true
     if (this.#readers.size === 0) {
-      if (backpressure === 'fastest') return false
+      // Clients on other instances were waited for above.
+      if (backpressure === 'fastest' || this.#pacesForOthers) return false
       return this.#lastStood === undefined ? this.#isFull(bytes) : this.#exceeds(bytes, this.#lastStood)
     }
     if (this.#offset !== undefined && !this.#exceeds(bytes, { offset: this.#offset, sequence: this.#sequence }))
@@ -83,8 +86,13 @@ export class Pace {
     if (this.#settings.backpressure !== 'slowest') return false
     const { endOffset } = this.#log
     if (this.mirror?.isPacing === true && this.mirror.offset < endOffset) return true
+    if (this.#readers.size === 0 && this.#pacesForOthers) return false
     const reader = this.#readers.size > 0 ? this.#findPacing('slowest') : this.#lastStood
     return endOffset > (reader?.offset ?? 0)
+  }
+
+  get #pacesForOthers(): boolean {
+    return this.mirror?.isPacing === true && this.mirror.hasClients
   }
 
   #isFull(bytes: number): boolean {

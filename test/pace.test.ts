@@ -1,6 +1,6 @@
 import { test } from 'tap'
 import { EventLog } from '../src/event-log.ts'
-import { Pace, type Reader } from '../src/pace.ts'
+import { Pace, type MirrorReader, type Reader } from '../src/pace.ts'
 import { resolvePluginOptions } from '../src/settings.ts'
 
 type Backpressure = 'fastest' | 'slowest' | 'none'
@@ -161,18 +161,23 @@ test('only slowest promises that nothing is trimmed before it was read', async (
   t.ok(pace.isPromisedAll)
 })
 
+function createMirror(): { -readonly [Key in keyof MirrorReader]: MirrorReader[Key] } {
+  return {
+    offset: 0,
+    sequence: 0,
+    heldFrom: 0,
+    isPacing: true,
+    hasClients: false,
+    pump() {},
+    lookForClients() {},
+    onAwaited() {}
+  }
+}
+
 test('a mirror is waited for like the slowest client, unless it is detached or nobody paces', async (t) => {
   for (const backpressure of ['fastest', 'slowest', 'none'] as const) {
     const { pace, append, attach } = createPace(backpressure)
-    const mirror = {
-      offset: 0,
-      sequence: 0,
-      heldFrom: 0,
-      isPacing: true,
-      hasClients: false,
-      pump() {},
-      lookForClients() {}
-    }
+    const mirror = createMirror()
     pace.mirror = mirror
     append(90)
     attach().readAll()
@@ -180,6 +185,21 @@ test('a mirror is waited for like the slowest client, unless it is detached or n
     t.equal(pace.isPromisedAll, backpressure === 'slowest')
     mirror.isPacing = false
     t.notOk(pace.isTooFarAhead(20), `${backpressure}, detached`)
+    t.notOk(pace.isPromisedAll)
+  }
+})
+
+test('clients on other instances alone are waited for, and nobody else', async (t) => {
+  for (const backpressure of ['fastest', 'slowest'] as const) {
+    const { pace, log, append } = createPace(backpressure)
+    const mirror = createMirror()
+    pace.mirror = mirror
+    mirror.hasClients = true
+    append(90)
+    t.ok(pace.isTooFarAhead(20), 'they are behind')
+    mirror.offset = log.endOffset
+    mirror.sequence = log.lastSequence
+    t.notOk(pace.isTooFarAhead(20), `${backpressure}, they have everything`)
     t.notOk(pace.isPromisedAll)
   }
 })
