@@ -23,6 +23,8 @@ const SIGN_SHARE = 8
 export class Follower implements Feeder {
   readonly isWaiting: boolean = false
   readonly stream: EventStream
+  // Whether the home waits for the slowest client.
+  readonly #isPaced: boolean
   readonly #address: StreamAddress
   readonly #store: StoreAccess
   readonly #host: FollowerHost
@@ -35,8 +37,9 @@ export class Follower implements Feeder {
   #signedSequence = 0
   #missingSince: number | undefined
 
-  constructor(stream: EventStream, store: StoreAccess, host: FollowerHost) {
+  constructor(stream: EventStream, isPaced: boolean, store: StoreAccess, host: FollowerHost) {
     this.stream = stream
+    this.#isPaced = isPaced
     this.#address = { streamId: stream.streamId, owner: stream.owner }
     this.#store = store
     this.#host = host
@@ -54,6 +57,7 @@ export class Follower implements Feeder {
 
   /** Clients have moved on; a home that waits for the slowest is told now and then. */
   resume(): void {
+    if (!this.#isPaced) return
     const { log } = this.stream
     if (log.lastSequence - this.#signedSequence < log.events / SIGN_SHARE) return
     const slowest = this.stream.readers.slowestSequence

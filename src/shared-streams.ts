@@ -166,8 +166,9 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
   }
 
   #lifeOf({ call, route, epoch }: StartRequest): NewLife {
+    const isPaced = call.stream.backpressure === 'slowest'
     const ttlMs = Math.max(call.stream.ttlMs, 4 * this.#access.leaseMs)
-    return { epoch: epoch as string, route, ttlMs, startedAt: Math.floor(this.#clock.now()) }
+    return { epoch: epoch as string, route, ttlMs, startedAt: Math.floor(this.#clock.now()), isPaced }
   }
 
   // What is here stays where the store does not answer, and goes where the store has something else.

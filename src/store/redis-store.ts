@@ -93,8 +93,8 @@ export class RedisStore implements StreamStore {
   }
 
   async create(address: StreamAddress, life: NewLife, replaces = ''): Promise<CreateAnswer> {
-    const { epoch, ttlMs, startedAt, route } = life
-    const args = [epoch, this.instance, ttlMs, Math.floor(startedAt), replaces]
+    const { epoch, ttlMs, startedAt, isPaced, route } = life
+    const args = [epoch, this.instance, ttlMs, Math.floor(startedAt), replaces, isPaced ? '1' : '0']
     const { kind, parts } = await this.#run(CREATE, address, route === undefined ? args : [...args, route])
     return kind === 'made' ? { kind } : { kind: 'there', stream: readStream(parts.list()) }
   }

@@ -34,7 +34,7 @@ end
 local function state()
   return {
     m.epoch or false, m.home or false, m.beat, text(math.max(0, now - beatAt)), m.first, m.last, m.ttl,
-    m.startedAt or false, m.stop or false, m.route or false,
+    m.startedAt or false, m.paced or false, m.stop or false, m.route or false,
     m.outcome or false, m.finishedAt or false, m.code or false, m.message or false
   }
 end
@@ -50,7 +50,7 @@ end
 
 /** Enters a life. `replaces` is the epoch of a lost one, or ''; a stream with a name has no route. */
 export const CREATE: Script = script(`${RECORD}
-local epoch, home, ttlMs, startedAt, replaces, route = unpack(ARGV)
+local epoch, home, ttlMs, startedAt, replaces, paced, route = unpack(ARGV)
 
 local isReplaced = m.outcome == 'lost' and m.epoch == replaces
 if isThere and not isReplaced and not (m.outcome and hasLostItsLog()) then return { 'there', state() } end
@@ -58,7 +58,7 @@ redis.call('XRANGE', KEYS[2], '0', '0') -- fails for a key that is not ours
 redis.call('HSET', KEYS[1], 'format', '${FORMAT}')
 redis.call('DEL', KEYS[1], KEYS[2])
 redis.call('HSET', KEYS[1], 'format', '${FORMAT}', 'epoch', epoch, 'home', home, 'ttl', ttlMs, 'startedAt', startedAt,
-  'first', '1', 'last', '0', 'beat', '0', 'beatAt', text(now))
+  'paced', paced, 'first', '1', 'last', '0', 'beat', '0', 'beatAt', text(now))
 if route then redis.call('HSET', KEYS[1], 'route', route) end
 redis.call('PEXPIRE', KEYS[1], ttlMs)
 return { 'made' }

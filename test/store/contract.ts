@@ -35,7 +35,7 @@ function someStream(owner?: string): StreamAddress {
 }
 
 function life(epoch: string, more: Partial<NewLife> = {}): NewLife {
-  return { epoch, route: undefined, ttlMs: TTL_MS, startedAt: STARTED_AT, ...more }
+  return { epoch, route: undefined, ttlMs: TTL_MS, startedAt: STARTED_AT, isPaced: false, ...more }
 }
 
 /** A batch that begins with `firstSequence`, one text a frame. */
@@ -103,9 +103,8 @@ export function testStoreContract(t: Test, createStore: CreateStore): void {
     const [{ store: home }, { store: other }] = [await open(t), await open(t)]
     const address = someStream('somebody')
     t.not(home.instance, other.instance)
-    t.strictSame(await home.create(address, life('life-1', { route: 'GET /chat/:id', startedAt: STARTED_AT + 0.5 })), {
-      kind: 'made'
-    })
+    const more = { route: 'GET /chat/:id', startedAt: STARTED_AT + 0.5, isPaced: true }
+    t.strictSame(await home.create(address, life('life-1', more)), { kind: 'made' })
     const answer = await other.create(address, life('life-2'))
     if (answer.kind !== 'there') throw new Error('it was made twice')
     const { beatAgeMs, ...stream } = answer.stream
@@ -119,6 +118,7 @@ export function testStoreContract(t: Test, createStore: CreateStore): void {
       lastSequence: 0,
       ttlMs: TTL_MS,
       startedAt: STARTED_AT,
+      isPaced: true,
       isStopped: false,
       finish: undefined
     })
