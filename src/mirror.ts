@@ -1,6 +1,6 @@
 import type { Clock, Timer } from './clock.ts'
 import type { EventStream } from './event-stream.ts'
-import type { MirrorReader } from './pace.ts'
+import type { MirrorReader, Position } from './pace.ts'
 import type { StoreAccess } from './store-access.ts'
 import type { Append, AppendAnswer, NewLife, StreamAddress } from './store/store.ts'
 
@@ -41,7 +41,8 @@ export class Mirror implements MirrorReader {
   // Nothing has been sent since the last round of beats.
   #isSilent = false
   #failingSince: number | undefined
-  #slowest: number | undefined
+  // Where the client of other instances stands that paces the stream.
+  #others: number | undefined
   #onKnown: (() => void) | undefined
   #look: Timer | undefined
   #lookMs = FIRST_LOOK_MS
@@ -57,8 +58,7 @@ export class Mirror implements MirrorReader {
   // ── a reader ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   get sequence(): number {
-    const paced = this.stream.settings.backpressure === 'slowest' ? (this.#slowest ?? Infinity) : Infinity
-    return Math.max(Math.min(this.#storedSequence, paced), this.stream.log.firstSequence - 1)
+    return Math.max(this.#storedSequence, this.stream.log.firstSequence - 1)
   }
 
   get offset(): number {
@@ -78,8 +78,15 @@ export class Mirror implements MirrorReader {
     return this.#failingSince !== undefined && this.#store.now() - this.#failingSince >= this.#store.leaseMs
   }
 
+  get others(): Position | undefined {
+    if (this.#others === undefined || this.isDetached) return undefined
+    const { log } = this.stream
+    const sequence = Math.max(this.#others, log.firstSequence - 1)
+    return { sequence, offset: log.offsetAfter(sequence) }
+  }
+
   get hasClients(): boolean {
-    return this.#slowest !== undefined
+    return this.#others !== undefined
   }
 
   lookForClients(onKnown: () => void): void {
@@ -88,7 +95,7 @@ export class Mirror implements MirrorReader {
   }
 
   onAwaited(): void {
-    const isAhead = this.#slowest !== undefined && this.#slowest < this.#storedSequence
+    const isAhead = this.#others !== undefined && this.#others < this.#storedSequence
     if (!isAhead || this.#look !== undefined || this.#hasFinished) return
     this.#look = this.#host.clock.setTimer(() => {
       this.#look = undefined
@@ -164,7 +171,7 @@ export class Mirror implements MirrorReader {
     const answer = await this.#store.append(this.#address, beat)
     // Anything else is what the exchange after this learns as well.
     if (answer.kind !== 'stored') return
-    this.#learnOfClients(answer.slowest)
+    this.#learnOfClients(answer.pacing)
     if (answer.isStopped) this.#host.onStopped(this.stream)
   }
 
@@ -194,7 +201,7 @@ export class Mirror implements MirrorReader {
     if (answer.kind === 'missing') return
     this.#storedSequence = answer.lastSequence
     if (answer.kind === 'apart') return
-    this.#learnOfClients(answer.slowest)
+    this.#learnOfClients(answer.pacing)
     if (finish !== undefined) return this.#finish()
     this.stream.onAdvanced()
     if (answer.isStopped) this.#host.onStopped(this.stream)
@@ -216,10 +223,13 @@ export class Mirror implements MirrorReader {
     else if (this.stream.isRemoved && this.isDetached) this.#finish()
   }
 
-  #learnOfClients(slowest: number | undefined): void {
+  #learnOfClients(pacing: number | undefined): void {
     const had = this.hasClients
-    if (slowest !== this.#slowest) this.#lookMs = FIRST_LOOK_MS
-    this.#slowest = slowest
+    if (pacing !== this.#others) {
+      this.#lookMs = FIRST_LOOK_MS
+      this.stream.readers.pace.onOthersMoved()
+    }
+    this.#others = pacing
     if (had !== this.hasClients) this.stream.onRemoteClientsChanged()
   }
 

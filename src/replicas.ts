@@ -38,10 +38,10 @@ export class Replicas implements FollowerHost {
    * @throws FST_ERR_RSSE_REGISTRY_FULL
    */
   async add(address: StreamAddress, page: Page): Promise<EventStream> {
-    const { epoch, route, firstSequence, startedAt, isPaced } = page.stream
+    const { epoch, route, firstSequence, startedAt, pace } = page.stream
     const origin = { firstSequence, startedAt }
     const stream = new EventStream({ ...address, epoch, route }, this.#settings, this.#registry, origin)
-    const follower = new Follower(stream, isPaced, this.#access, this)
+    const follower = new Follower(stream, pace, this.#access, this)
     stream.follow(follower)
     this.#registry.addReplica(stream)
     this.#followers.set(stream, follower)
@@ -82,7 +82,7 @@ export class Replicas implements FollowerHost {
     if (follower !== undefined) return follower.leaveSign()
     if (!stream.isFinished) return
     const { streamId, owner, log, readers } = stream
-    const position = readers.slowestSequence ?? log.lastSequence
+    const position = readers.sequenceOf('slowest') ?? log.lastSequence
     this.#access.read({ streamId, owner }, log.lastSequence, 0, position).catch(() => {})
   }
 

@@ -4,13 +4,14 @@ import { streamIdOfEpoch, type Cursor } from './cursor.ts'
 import { ShuttingDownError } from './errors.ts'
 import type { EventStream } from './event-stream.ts'
 import { PAGE_BYTES } from './follower.ts'
+import { READ_AHEAD_SHARE } from './pace.ts'
 import { Homes } from './homes.ts'
 import type { ClientsObserver, Registry } from './registry.ts'
 import { Replicas } from './replicas.ts'
 import type { StreamSettings } from './settings.ts'
 import { StoreAccess } from './store-access.ts'
 import type { Found, Sought, StartRequest, StreamSource } from './stream-source.ts'
-import type { NewLife, Page, StoredStream, StoreHost, StreamAddress, StreamStore } from './store/store.ts'
+import type { NewLife, Page, StoredPace, StoredStream, StoreHost, StreamAddress, StreamStore } from './store/store.ts'
 
 const NO_CURSOR: Cursor = { kind: 'none' }
 
@@ -166,9 +167,8 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
   }
 
   #lifeOf({ call, route, epoch }: StartRequest): NewLife {
-    const isPaced = call.stream.backpressure === 'slowest'
     const ttlMs = Math.max(call.stream.ttlMs, 4 * this.#access.leaseMs)
-    return { epoch: epoch as string, route, ttlMs, startedAt: Math.floor(this.#clock.now()), isPaced }
+    return { epoch: epoch as string, route, ttlMs, startedAt: Math.floor(this.#clock.now()), pace: paceOf(call.stream) }
   }
 
   // What is here stays where the store does not answer, and goes where the store has something else.
@@ -238,6 +238,15 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
     await this.#homes.close(timeoutMs)
     await this.#store.close(Math.max(0, until - this.#clock.now()))
   }
+}
+
+// What clients elsewhere move on by before they tell: half of what is read ahead of them.
+const SIGN_SHARE = 2 * READ_AHEAD_SHARE
+
+function paceOf({ backpressure, maxEvents, maxBytes }: StreamSettings): StoredPace | undefined {
+  if (backpressure === 'none') return undefined
+  const [events, bytes] = [Math.ceil(maxEvents / SIGN_SHARE), Math.ceil(maxBytes / SIGN_SHARE)]
+  return { by: backpressure, events, bytes }
 }
 
 function keyOf({ streamId, owner }: StreamAddress): string {

@@ -167,6 +167,7 @@ function createMirror(): { -readonly [Key in keyof MirrorReader]: MirrorReader[K
     sequence: 0,
     heldFrom: 0,
     isPacing: true,
+    others: undefined,
     hasClients: false,
     pump() {},
     lookForClients() {},
@@ -189,17 +190,26 @@ test('a mirror is waited for like the slowest client, unless it is detached or n
   }
 })
 
-test('clients on other instances alone are waited for, and nobody else', async (t) => {
+test('clients on other instances pace as those here do', async (t) => {
   for (const backpressure of ['fastest', 'slowest'] as const) {
-    const { pace, log, append } = createPace(backpressure)
+    const { pace, log, append, attach } = createPace(backpressure)
     const mirror = createMirror()
     pace.mirror = mirror
-    mirror.hasClients = true
+    mirror.others = { offset: 0, sequence: 0 }
     append(90)
-    t.ok(pace.isTooFarAhead(20), 'they are behind')
-    mirror.offset = log.endOffset
-    mirror.sequence = log.lastSequence
-    t.notOk(pace.isTooFarAhead(20), `${backpressure}, they have everything`)
+    const all = { offset: log.endOffset, sequence: log.lastSequence }
+    Object.assign(mirror, all)
+    t.ok(pace.isTooFarAhead(20), 'it is behind')
+    mirror.others = all
+    pace.onOthersMoved()
+    t.notOk(pace.isTooFarAhead(20), 'it has everything')
     t.notOk(pace.isPromisedAll)
+    const reader = attach()
+    t.equal(pace.isTooFarAhead(20), backpressure === 'slowest', 'one here is behind')
+    reader.readAll()
+    mirror.others = { offset: 0, sequence: 0 }
+    pace.onOthersMoved()
+    t.equal(pace.isTooFarAhead(20), backpressure === 'slowest', 'another one is behind')
+    t.equal(pace.isPromisedAll, backpressure === 'slowest')
   }
 })

@@ -49,22 +49,27 @@ if (hasRedis(t)) {
     for (const client of [fast, alsoFast, slow]) assertWhole(t, client, count)
   })
 
-  t.test('a producer all of whose clients are on another instance waits for them, and for nobody else', async (t) => {
-    const count = 6_000
-    const plugin = { backpressure: 'slowest', bufferBytes: 512 * KIB } as const
-    const [home, other] = await startTwo(t, await RedisServer.start(t), { plugin })
-    await home.ask('start', 'a')
-    const client = new ResumingClient(t, () => other.port, '/named/a')
-    await home.ask('append', 'a', 1)
-    await client.waitForData(1)
-    client.pause()
-    await home.ask('append', 'a', count - 1, 2 * KIB)
-    await home.ask('finish', 'a')
-    t.ok((await untilItWaits(home, 'a')) < count)
-    client.resume()
-    await client.waitForEnd()
-    assertWhole(t, client, count)
-  })
+  for (const backpressure of ['fastest', 'slowest'] as const) {
+    t.test(
+      `a producer all of whose clients are on another instance waits for the ${backpressure} of them`,
+      async (t) => {
+        const count = 6_000
+        const plugin = { backpressure, bufferBytes: 512 * KIB }
+        const [home, other] = await startTwo(t, await RedisServer.start(t), { plugin })
+        await home.ask('start', 'a')
+        const client = new ResumingClient(t, () => other.port, '/named/a')
+        await home.ask('append', 'a', 1)
+        await client.waitForData(1)
+        client.pause()
+        await home.ask('append', 'a', count - 1, 2 * KIB)
+        await home.ask('finish', 'a')
+        t.ok((await untilItWaits(home, 'a')) < count)
+        client.resume()
+        await client.waitForEnd()
+        assertWhole(t, client, count)
+      }
+    )
+  }
 
   t.test('a producer that waits for the slowest client goes on when that one leaves for good', async (t) => {
     const count = 12_000
