@@ -58,10 +58,9 @@ export class Replicas implements FollowerHost {
    * Waits for an event that a client has seen already. Its home delivers it before the store has it, and the client may
    * come here milliseconds later.
    */
-  async waitFor(stream: EventStream, sequence: number): Promise<void> {
+  async waitFor(stream: EventStream, sequence: number, until: number): Promise<void> {
     const follower = this.#followers.get(stream)
     if (follower === undefined) return
-    const until = this.#clock.now() + this.#access.leaseMs
     while (!follower.isReleased && stream.log.lastSequence < sequence && this.#clock.now() < until) {
       await new Promise<void>((resolve) => this.#clock.setTimer(resolve, AHEAD_LOOK_MS))
       await follower.catchUp()

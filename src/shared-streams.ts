@@ -29,6 +29,7 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
   readonly #replicas: Replicas
   // One question per name is under way at a time, whoever asks.
   readonly #asking = new Map<string, Promise<unknown>>()
+  readonly #fetching = new Map<string, Promise<Sought>>()
   // When a finished copy was last known to be what the store has.
   readonly #checkedAt = new WeakMap<EventStream, number>()
   #pollTimer: Timer | undefined
@@ -100,10 +101,30 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
   }
 
   async #findInStore(address: StreamAddress, cursor: Cursor): Promise<Sought> {
-    await this.#once(address, () => this.#fetch(address))
-    const stream = this.#registry.find(address.streamId, address.owner)
-    if (stream !== undefined && isAhead(stream, cursor)) await this.#replicas.waitFor(stream, cursor.sequence)
-    return stream
+    const until = this.#clock.now() + this.#access.leaseMs
+    for (;;) {
+      const stream = await (this.#fetching.get(keyOf(address)) ?? this.#fetchInTurn(address))
+      if (stream === undefined || !isAhead(stream, cursor)) return stream
+      await this.#replicas.waitFor(stream, cursor.sequence, until)
+      // One that nobody reads is let go meanwhile.
+      if (!stream.isRemoved) return stream
+    }
+  }
+
+  // Whoever looks meanwhile is told the same, also that there was no answer: "not found" would be for good.
+  #fetchInTurn(address: StreamAddress): Promise<Sought> {
+    const key = keyOf(address)
+    const fetch = async (): Promise<Sought> => {
+      for (;;) {
+        const fetched = await this.#once(address, async () => ({ stream: await this.#fetch(address) }))
+        if (fetched !== undefined) return fetched.stream
+        const here = this.#registry.find(address.streamId, address.owner)
+        if (here !== undefined) return here
+      }
+    }
+    const fetching = fetch().finally(() => this.#fetching.delete(key))
+    this.#fetching.set(key, fetching)
+    return fetching
   }
 
   // Undefined where somebody else is asking about this name: what comes of it has to be looked at first.
@@ -111,7 +132,12 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
     const key = keyOf(address)
     const asking = this.#asking.get(key)
     if (asking !== undefined) {
-      await asking.catch(() => {})
+      try {
+        await asking
+      } catch (error) {
+        // What does not answer one does not answer the next.
+        if (this.#access.isOutage(error)) throw error
+      }
       return undefined
     }
     const asked = ask()
@@ -178,16 +204,17 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
     try {
       page = await this.#access.read(address, here?.log.lastSequence ?? 0, PAGE_BYTES)
     } catch (error) {
-      if (here === undefined) throw error
+      if (here === undefined || here.isRemoved) throw error
       return here
     }
-    if (here !== undefined && !here.isRemoved) {
-      if (this.#homes.has(here) || page?.stream.epoch === here.epoch) {
+    if (here !== undefined) {
+      if (!here.isRemoved && (this.#homes.has(here) || page?.stream.epoch === here.epoch)) {
         this.#checkedAt.set(here, this.#clock.now())
         if (page !== undefined) await this.#replicas.update(here, page)
         return here
       }
       this.#registry.drop(here)
+      // What was read begins where this one ended.
       page = await this.#access.read(address, 0, PAGE_BYTES)
     }
     if (page === undefined) return undefined

@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
 import type { Test } from 'tap'
 import type { Script } from '../../src/store/scripts.ts'
 
@@ -66,6 +67,7 @@ export class RedisProxy {
       })
     }
     let fault: AnswerFault | undefined
+    let isSilent = false
     let passes = Promise.resolve()
     client.on('data', (request: Buffer) => {
       if (this.refusesSubscriptions && /\r\nsubscribe\r\n/i.test(request.toString('latin1'))) {
@@ -77,17 +79,16 @@ export class RedisProxy {
       server.write(request)
     })
     server.on('data', (answer: Buffer) => {
-      // The script follows as text, and then the answer that is meant.
-      const isMeant = fault !== undefined && !answer.toString('latin1').startsWith('-NOSCRIPT')
-      if (!isMeant) void passes.then(() => client.write(answer))
-      else if (fault === 'cut') client.destroy()
-      else if (typeof fault === 'object') {
-        const { lateMs } = fault
-        passes = passes.then(() => new Promise<void>((resolve) => setTimeout(resolve, lateMs).unref()))
-        void passes.then(() => client.write(answer))
+      if (isSilent) return
+      // After that the script follows as text, and then the answer that is meant.
+      if (fault !== undefined && !answer.toString('latin1').startsWith('-NOSCRIPT')) {
+        this.struck += 1
+        if (typeof fault === 'object') passes = late(passes, fault.lateMs)
+        else isSilent = true
+        if (fault === 'cut') client.destroy()
         fault = undefined
       }
-      if (isMeant) this.struck += 1
+      if (!isSilent) void passes.then(() => client.write(answer))
     })
   }
 
@@ -97,4 +98,9 @@ export class RedisProxy {
     this.#faults.shift()
     return next.fault
   }
+}
+
+async function late(passes: Promise<void>, ms: number): Promise<void> {
+  await passes
+  await delay(ms)
 }

@@ -57,6 +57,28 @@ if (hasRedis(t)) {
     t.equal(client.events.at(-1)?.data, '{"outcome":"lost"}')
   })
 
+  t.test('clients that come at once while the store does not answer are all sent away to come back', async (t) => {
+    const redis = await RedisServer.start(t)
+    const [home, other] = await startTwo(t, redis)
+    const atHome = new ResumingClient(t, () => home.port, '/named/a')
+    await home.ask('append', 'a', 5)
+    await atHome.waitForData(5)
+    await untilStored(other, 'a', 5)
+    const cursor = atHome.events.find(({ data }) => data === '3')?.id
+    redis.hang()
+    const clients = Array.from({ length: 5 }, () => new ResumingClient(t, () => other.port, '/named/a', cursor))
+    await eventually('all have been sent away', () => clients.every(({ visits }) => visits.length > 1))
+    for (const client of clients) t.same(client.events, [], 'and told nothing else: it would be for good')
+    redis.goOn()
+    await Promise.all(clients.map((client) => client.waitForData(2)))
+    await home.ask('finish', 'a')
+    await Promise.all(clients.map((client) => client.waitForEnd()))
+    for (const client of clients) {
+      t.same(client.data, ['4', '5'])
+      t.same(client.told, ['stream-end'])
+    }
+  })
+
   t.test(
     'a stream that outgrows its log in an outage stays within it, and those elsewhere are told what they missed',
     async (t) => {
