@@ -209,7 +209,10 @@ export class EventStream implements Mortal, RunTarget, Task {
 
   tryAppend({ text, bytes }: Frame): boolean {
     const { log } = this
-    if (this.readers.pace.isTooFarAhead(bytes) || !this.#memory.makeRoomFor(bytes)) return false
+    if (this.readers.pace.isTooFarAhead(bytes) || !this.#memory.makeRoomFor(bytes)) {
+      this.readers.mirror?.onAwaited()
+      return false
+    }
     log.append(text, bytes)
     log.trim(this.settings.maxBytes, this.settings.maxEvents)
     this.#host.onAppended()

@@ -1,7 +1,7 @@
 import type { EventStream } from './event-stream.ts'
 import type { Feeder } from './feeder.ts'
 import type { StoreAccess } from './store-access.ts'
-import type { Batch, Finish, News, Page, StreamAddress } from './store/store.ts'
+import type { Batch, Finish, News, Page, StoredPace, StreamAddress } from './store/store.ts'
 
 /** What a follower tells of its replica. */
 export interface FollowerHost {
@@ -13,8 +13,6 @@ export interface FollowerHost {
 
 /** One page of a read, in bytes: a replica of the default size is there after a few. */
 export const PAGE_BYTES: number = 1024 * 1024
-// What clients have to move on by, as a share of the window, before their home is told.
-const SIGN_SHARE = 8
 
 /**
  * Fills a replica from the store. News bring what is new; whatever does not follow what is there is read, so that a hole
@@ -23,6 +21,7 @@ const SIGN_SHARE = 8
 export class Follower implements Feeder {
   readonly isWaiting: boolean = false
   readonly stream: EventStream
+  readonly #pace: StoredPace | undefined
   readonly #address: StreamAddress
   readonly #store: StoreAccess
   readonly #host: FollowerHost
@@ -35,8 +34,9 @@ export class Follower implements Feeder {
   #signedSequence = 0
   #missingSince: number | undefined
 
-  constructor(stream: EventStream, store: StoreAccess, host: FollowerHost) {
+  constructor(stream: EventStream, pace: StoredPace | undefined, store: StoreAccess, host: FollowerHost) {
     this.stream = stream
+    this.#pace = pace
     this.#address = { streamId: stream.streamId, owner: stream.owner }
     this.#store = store
     this.#host = host
@@ -52,12 +52,23 @@ export class Follower implements Feeder {
     this.#unfollow = this.#store.follow(this.#address, this.#onNews)
   }
 
-  /** Clients have moved on; a home that waits for the slowest is told now and then. */
+  /** Clients have moved on; a home that waits for one of them is told now and then. */
   resume(): void {
+    if (!this.#isFarFromSign(this.stream.log.lastSequence)) return
+    const position = this.#position
+    if (position !== undefined && (position < this.#signedSequence || this.#isFarFromSign(position))) this.leaveSign()
+  }
+
+  #isFarFromSign(sequence: number): boolean {
+    if (this.#pace === undefined) return false
     const { log } = this.stream
-    if (log.lastSequence - this.#signedSequence < log.events / SIGN_SHARE) return
-    const slowest = this.stream.readers.slowestSequence
-    if (slowest !== undefined && slowest - this.#signedSequence >= log.events / SIGN_SHARE) this.leaveSign()
+    const bytes = log.offsetAfter(sequence) - log.offsetAfter(this.#signedSequence)
+    return sequence - this.#signedSequence >= this.#pace.events || bytes >= this.#pace.bytes
+  }
+
+  // Of the client that paces the stream.
+  get #position(): number | undefined {
+    return this.stream.readers.sequenceOf(this.#pace?.by ?? 'slowest')
   }
 
   finish(): void {
@@ -96,7 +107,7 @@ export class Follower implements Feeder {
     this.#hasNews = false
   }
 
-  /** Tells the home that there are clients here, or were a moment ago, and where the slowest of them stands. */
+  /** Tells the home that there are clients here, or were a moment ago, and where the one stands that paces the stream. */
   leaveSign(): void {
     this.#wantsSign = true
     this.#look()
@@ -135,7 +146,7 @@ export class Follower implements Feeder {
   #positionToSign(): number | undefined {
     if (!this.#wantsSign) return undefined
     this.#wantsSign = false
-    this.#signedSequence = this.stream.readers.slowestSequence ?? this.#signedSequence
+    this.#signedSequence = this.#position ?? this.#signedSequence
     return this.#signedSequence
   }
 

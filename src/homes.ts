@@ -11,7 +11,7 @@ import type { NewLife, StoredStream, StreamAddress } from './store/store.ts'
 export class Homes implements MirrorHost {
   readonly #registry: Registry
   readonly #access: StoreAccess
-  readonly #clock: Clock
+  readonly clock: Clock
   readonly #log: FastifyBaseLogger
   readonly #mirrors = new Map<EventStream, Mirror>()
   #onAllMirrored: (() => void) | undefined
@@ -19,7 +19,7 @@ export class Homes implements MirrorHost {
   constructor(registry: Registry, access: StoreAccess, clock: Clock, log: FastifyBaseLogger) {
     this.#registry = registry
     this.#access = access
-    this.#clock = clock
+    this.clock = clock
     this.#log = log
   }
 
@@ -90,9 +90,9 @@ export class Homes implements MirrorHost {
   #allMirrored(timeoutMs: number): Promise<void> {
     if (this.#mirrors.size === 0) return Promise.resolve()
     return new Promise((resolve) => {
-      const timer = this.#clock.setTimer(resolve, timeoutMs, true)
+      const timer = this.clock.setTimer(resolve, timeoutMs, true)
       this.#onAllMirrored = () => {
-        this.#clock.clearTimer(timer)
+        this.clock.clearTimer(timer)
         resolve()
       }
     })

@@ -1,10 +1,12 @@
+import type { Clock, Timer } from './clock.ts'
 import type { EventStream } from './event-stream.ts'
-import type { MirrorReader } from './pace.ts'
+import type { MirrorReader, Position } from './pace.ts'
 import type { StoreAccess } from './store-access.ts'
 import type { Append, AppendAnswer, NewLife, StreamAddress } from './store/store.ts'
 
 /** What a mirror tells of the stream that it copies. */
 export interface MirrorHost {
+  readonly clock: Clock
   /** The store has all of it, or never will; then `error` says why, if it was refused. */
   onMirrored(mirror: Mirror, error?: unknown): void
   /** Somebody on another instance wants it stopped. */
@@ -15,6 +17,10 @@ export interface MirrorHost {
 
 // Large enough that a busy stream needs few commands, small enough that one does not hold up the others.
 const MAX_BATCH_BYTES = 64 * 1024
+
+// A producer that waits for a client elsewhere has nothing to send, and learns of it by asking: soon, then less and less
+// often, until the beats are as good.
+const FIRST_LOOK_MS = 10
 
 /**
  * Copies the log of a home into the store: a reader with a position, as a client is. One command is under way at a time,
@@ -35,8 +41,11 @@ export class Mirror implements MirrorReader {
   // Nothing has been sent since the last round of beats.
   #isSilent = false
   #failingSince: number | undefined
-  #slowest: number | undefined
+  // Where the client of other instances stands that paces the stream.
+  #others: number | undefined
   #onKnown: (() => void) | undefined
+  #look: Timer | undefined
+  #lookMs = FIRST_LOOK_MS
 
   constructor(stream: EventStream, life: NewLife, store: StoreAccess, host: MirrorHost) {
     this.stream = stream
@@ -49,8 +58,7 @@ export class Mirror implements MirrorReader {
   // ── a reader ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   get sequence(): number {
-    const paced = this.stream.settings.backpressure === 'slowest' ? (this.#slowest ?? Infinity) : Infinity
-    return Math.max(Math.min(this.#storedSequence, paced), this.stream.log.firstSequence - 1)
+    return Math.max(this.#storedSequence, this.stream.log.firstSequence - 1)
   }
 
   get offset(): number {
@@ -70,13 +78,30 @@ export class Mirror implements MirrorReader {
     return this.#failingSince !== undefined && this.#store.now() - this.#failingSince >= this.#store.leaseMs
   }
 
+  get others(): Position | undefined {
+    if (this.#others === undefined || this.isDetached) return undefined
+    const { log } = this.stream
+    const sequence = Math.max(this.#others, log.firstSequence - 1)
+    return { sequence, offset: log.offsetAfter(sequence) }
+  }
+
   get hasClients(): boolean {
-    return this.#slowest !== undefined
+    return this.#others !== undefined
   }
 
   lookForClients(onKnown: () => void): void {
     this.#onKnown = onKnown
     void this.#send()
+  }
+
+  onAwaited(): void {
+    const isAhead = this.#others !== undefined && this.#others < this.#storedSequence
+    if (!isAhead || this.#look !== undefined || this.#hasFinished) return
+    this.#look = this.#host.clock.setTimer(() => {
+      this.#look = undefined
+      void this.#send()
+    }, this.#lookMs)
+    this.#lookMs = Math.min(2 * this.#lookMs, this.#store.leaseMs / 3)
   }
 
   pump(): void {
@@ -109,6 +134,7 @@ export class Mirror implements MirrorReader {
     if (this.#isSending || this.#hasFinished) return
     this.#isSending = true
     try {
+      if (this.#isRetrying) await this.#giveSignOfLife()
       do await this.#exchange()
       while (!this.#hasFinished && (this.#hasNews || this.#onKnown !== undefined))
     } catch (error) {
@@ -136,6 +162,19 @@ export class Mirror implements MirrorReader {
     }
   }
 
+  // A store that is full refuses the frames and answers those who read it promptly: they would take this home for dead.
+  async #giveSignOfLife(): Promise<void> {
+    const { log, epoch } = this.stream
+    const lastSequence = this.#storedSequence
+    const keep = Math.min(log.firstSequence, lastSequence + 1)
+    const beat = { epoch, ttlMs: this.#life.ttlMs, batch: undefined, lastSequence, keep, finish: undefined }
+    const answer = await this.#store.append(this.#address, beat)
+    // Anything else is what the exchange after this learns as well.
+    if (answer.kind !== 'stored') return
+    this.#learnOfClients(answer.pacing)
+    if (answer.isStopped) this.#host.onStopped(this.stream)
+  }
+
   #next(): Append {
     const { log, epoch, finish, isCut } = this.stream
     const after = Math.max(this.#storedSequence, log.firstSequence - 1)
@@ -155,13 +194,14 @@ export class Mirror implements MirrorReader {
   }
 
   async #take(answer: AppendAnswer, { finish }: Append): Promise<void> {
+    if (answer.kind === 'fenced') return this.#lose()
+    if (answer.kind === 'missing') await this.#putBack()
     this.#failingSince = undefined
     this.#isRetrying = false
-    if (answer.kind === 'fenced') return this.#lose()
-    if (answer.kind === 'missing') return this.#putBack()
+    if (answer.kind === 'missing') return
     this.#storedSequence = answer.lastSequence
     if (answer.kind === 'apart') return
-    this.#learnOfClients(answer.slowest)
+    this.#learnOfClients(answer.pacing)
     if (finish !== undefined) return this.#finish()
     this.stream.onAdvanced()
     if (answer.isStopped) this.#host.onStopped(this.stream)
@@ -183,9 +223,13 @@ export class Mirror implements MirrorReader {
     else if (this.stream.isRemoved && this.isDetached) this.#finish()
   }
 
-  #learnOfClients(slowest: number | undefined): void {
+  #learnOfClients(pacing: number | undefined): void {
     const had = this.hasClients
-    this.#slowest = slowest
+    if (pacing !== this.#others) {
+      this.#lookMs = FIRST_LOOK_MS
+      this.stream.readers.pace.onOthersMoved()
+    }
+    this.#others = pacing
     if (had !== this.hasClients) this.stream.onRemoteClientsChanged()
   }
 
@@ -197,6 +241,7 @@ export class Mirror implements MirrorReader {
   #finish(error?: unknown): void {
     if (this.#hasFinished) return
     this.#hasFinished = true
+    if (this.#look !== undefined) this.#host.clock.clearTimer(this.#look)
     this.stream.detachMirror()
     this.#onKnown?.()
     this.#host.onMirrored(this, error)

@@ -1,12 +1,16 @@
 import type { EventLog } from './event-log.ts'
 import type { StreamSettings } from './settings.ts'
 
-/** Who reads a stream: a position in its log. */
-export interface Reader {
+/** How far somebody has read. */
+export interface Position {
   /** The next byte it wants. */
   readonly offset: number
   /** The last event it was given whole. */
   readonly sequence: number
+}
+
+/** Who reads a stream: a position in its log. */
+export interface Reader extends Position {
   /** The first byte it was given that may still wait for its socket. */
   readonly heldFrom: number
   /** There may be something new. */
@@ -23,15 +27,19 @@ export interface ClientReader extends Reader {
 export interface MirrorReader extends Reader {
   /** Whether the producer waits for it, whoever paces otherwise. */
   readonly isPacing: boolean
+  /** Where the client of other instances stands that paces the stream, as far as is known here. */
+  readonly others: Position | undefined
   /** Whether the stream has clients on other instances, as far as is known here. */
   readonly hasClients: boolean
   /** Calls back once that is known for sure. */
   lookForClients(onKnown: () => void): void
+  /** The producer has to wait. */
+  onAwaited(): void
 }
 
 // A quarter of the log is read ahead of the client that paces; the rest is history behind it, so that what was handed to
 // its socket but not received is still there when it comes back.
-const READ_AHEAD_SHARE = 4
+export const READ_AHEAD_SHARE = 4
 
 /** How far ahead of its clients the producer of one stream may run. */
 export class Pace {
@@ -44,7 +52,7 @@ export class Pace {
   #offset: number | undefined
   #sequence = 0
   // Where the last client stood when it left, if there was one.
-  #lastStood: Pick<Reader, 'offset' | 'sequence'> | undefined
+  #lastStood: Position | undefined
 
   constructor(settings: StreamSettings, log: EventLog, readers: ReadonlySet<Reader>) {
     this.#settings = settings
@@ -61,12 +69,17 @@ export class Pace {
     this.#lastStood = this.#readers.size === 0 ? { offset, sequence } : undefined
   }
 
+  /** The client of other instances that paces the stream has moved, or is another one. */
+  onOthersMoved(): void {
+    this.#offset = undefined
+  }
+
   /** Whether a frame of `bytes` has to wait before it is appended. */
   isTooFarAhead(bytes: number): boolean {
     const { backpressure } = this.#settings
     if (backpressure === 'none') return false
     if (this.mirror?.isPacing === true && this.#exceeds(bytes, this.mirror)) return true
-    if (this.#readers.size === 0) {
+    if (!this.#isAttached) {
       if (backpressure === 'fastest') return false
       return this.#lastStood === undefined ? this.#isFull(bytes) : this.#exceeds(bytes, this.#lastStood)
     }
@@ -83,8 +96,12 @@ export class Pace {
     if (this.#settings.backpressure !== 'slowest') return false
     const { endOffset } = this.#log
     if (this.mirror?.isPacing === true && this.mirror.offset < endOffset) return true
-    const reader = this.#readers.size > 0 ? this.#findPacing('slowest') : this.#lastStood
+    const reader = this.#isAttached ? this.#findPacing('slowest') : this.#lastStood
     return endOffset > (reader?.offset ?? 0)
+  }
+
+  get #isAttached(): boolean {
+    return this.#readers.size > 0 || this.mirror?.others !== undefined
   }
 
   #isFull(bytes: number): boolean {
@@ -93,7 +110,7 @@ export class Pace {
   }
 
   // Whoever has read everything takes any event, however large; otherwise only what fits into the read-ahead.
-  #exceeds(bytes: number, { offset, sequence }: Pick<Reader, 'offset' | 'sequence'>): boolean {
+  #exceeds(bytes: number, { offset, sequence }: Position): boolean {
     const { maxBytes, maxEvents } = this.#settings
     const ahead = this.#log.endOffset - offset
     if (ahead === 0) return false
@@ -103,12 +120,16 @@ export class Pace {
     )
   }
 
-  #findPacing(backpressure: 'fastest' | 'slowest'): Reader {
-    const [first] = this.#readers as ReadonlySet<Reader> & Iterable<Reader>
-    let pacing = first as Reader
-    for (const reader of this.#readers) {
-      if (backpressure === 'fastest' ? reader.offset > pacing.offset : reader.offset < pacing.offset) pacing = reader
+  // Whoever it is for, somebody is attached.
+  #findPacing(backpressure: 'fastest' | 'slowest'): Position {
+    const others = this.mirror?.others
+    const positions: Iterable<Position> = others === undefined ? this.#readers : [...this.#readers, others]
+    let pacing: Position | undefined
+    for (const position of positions) {
+      if (pacing === undefined) pacing = position
+      else if (backpressure === 'fastest' ? position.offset > pacing.offset : position.offset < pacing.offset)
+        pacing = position
     }
-    return pacing
+    return pacing as Position
   }
 }

@@ -62,11 +62,12 @@ export class Readers {
     for (const reader of this.#readers) reader.dismiss()
   }
 
-  /** The last event that the slowest client has; undefined without clients. */
-  get slowestSequence(): number | undefined {
-    let slowest: number | undefined
-    for (const { sequence } of this.#readers) slowest = Math.min(sequence, slowest ?? Infinity)
-    return slowest
+  /** The last event that the slowest or the fastest client has; undefined without clients. */
+  sequenceOf(which: 'fastest' | 'slowest'): number | undefined {
+    const further = which === 'fastest' ? Math.max : Math.min
+    let found: number | undefined
+    for (const { sequence } of this.#readers) found = further(sequence, found ?? sequence)
+    return found
   }
 
   /** The slice of the log that begins at `offset`. */

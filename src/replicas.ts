@@ -38,10 +38,10 @@ export class Replicas implements FollowerHost {
    * @throws FST_ERR_RSSE_REGISTRY_FULL
    */
   async add(address: StreamAddress, page: Page): Promise<EventStream> {
-    const { epoch, route, firstSequence, startedAt } = page.stream
+    const { epoch, route, firstSequence, startedAt, pace } = page.stream
     const origin = { firstSequence, startedAt }
     const stream = new EventStream({ ...address, epoch, route }, this.#settings, this.#registry, origin)
-    const follower = new Follower(stream, this.#access, this)
+    const follower = new Follower(stream, pace, this.#access, this)
     stream.follow(follower)
     this.#registry.addReplica(stream)
     this.#followers.set(stream, follower)
@@ -58,10 +58,9 @@ export class Replicas implements FollowerHost {
    * Waits for an event that a client has seen already. Its home delivers it before the store has it, and the client may
    * come here milliseconds later.
    */
-  async waitFor(stream: EventStream, sequence: number): Promise<void> {
+  async waitFor(stream: EventStream, sequence: number, until: number): Promise<void> {
     const follower = this.#followers.get(stream)
     if (follower === undefined) return
-    const until = this.#clock.now() + this.#access.leaseMs
     while (!follower.isReleased && stream.log.lastSequence < sequence && this.#clock.now() < until) {
       await new Promise<void>((resolve) => this.#clock.setTimer(resolve, AHEAD_LOOK_MS))
       await follower.catchUp()
@@ -82,7 +81,7 @@ export class Replicas implements FollowerHost {
     if (follower !== undefined) return follower.leaveSign()
     if (!stream.isFinished) return
     const { streamId, owner, log, readers } = stream
-    const position = readers.slowestSequence ?? log.lastSequence
+    const position = readers.sequenceOf('slowest') ?? log.lastSequence
     this.#access.read({ streamId, owner }, log.lastSequence, 0, position).catch(() => {})
   }
 

@@ -4,13 +4,14 @@ import { streamIdOfEpoch, type Cursor } from './cursor.ts'
 import { ShuttingDownError } from './errors.ts'
 import type { EventStream } from './event-stream.ts'
 import { PAGE_BYTES } from './follower.ts'
+import { READ_AHEAD_SHARE } from './pace.ts'
 import { Homes } from './homes.ts'
 import type { ClientsObserver, Registry } from './registry.ts'
 import { Replicas } from './replicas.ts'
 import type { StreamSettings } from './settings.ts'
 import { StoreAccess } from './store-access.ts'
 import type { Found, Sought, StartRequest, StreamSource } from './stream-source.ts'
-import type { NewLife, Page, StoredStream, StoreHost, StreamAddress, StreamStore } from './store/store.ts'
+import type { NewLife, Page, StoredPace, StoredStream, StoreHost, StreamAddress, StreamStore } from './store/store.ts'
 
 const NO_CURSOR: Cursor = { kind: 'none' }
 
@@ -28,6 +29,7 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
   readonly #replicas: Replicas
   // One question per name is under way at a time, whoever asks.
   readonly #asking = new Map<string, Promise<unknown>>()
+  readonly #fetching = new Map<string, Promise<Sought>>()
   // When a finished copy was last known to be what the store has.
   readonly #checkedAt = new WeakMap<EventStream, number>()
   #pollTimer: Timer | undefined
@@ -99,10 +101,30 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
   }
 
   async #findInStore(address: StreamAddress, cursor: Cursor): Promise<Sought> {
-    await this.#once(address, () => this.#fetch(address))
-    const stream = this.#registry.find(address.streamId, address.owner)
-    if (stream !== undefined && isAhead(stream, cursor)) await this.#replicas.waitFor(stream, cursor.sequence)
-    return stream
+    const until = this.#clock.now() + this.#access.leaseMs
+    for (;;) {
+      const stream = await (this.#fetching.get(keyOf(address)) ?? this.#fetchInTurn(address))
+      if (stream === undefined || !isAhead(stream, cursor)) return stream
+      await this.#replicas.waitFor(stream, cursor.sequence, until)
+      // One that nobody reads is let go meanwhile.
+      if (!stream.isRemoved) return stream
+    }
+  }
+
+  // Whoever looks meanwhile is told the same, also that there was no answer: "not found" would be for good.
+  #fetchInTurn(address: StreamAddress): Promise<Sought> {
+    const key = keyOf(address)
+    const fetch = async (): Promise<Sought> => {
+      for (;;) {
+        const fetched = await this.#once(address, async () => ({ stream: await this.#fetch(address) }))
+        if (fetched !== undefined) return fetched.stream
+        const here = this.#registry.find(address.streamId, address.owner)
+        if (here !== undefined) return here
+      }
+    }
+    const fetching = fetch().finally(() => this.#fetching.delete(key))
+    this.#fetching.set(key, fetching)
+    return fetching
   }
 
   // Undefined where somebody else is asking about this name: what comes of it has to be looked at first.
@@ -110,7 +132,12 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
     const key = keyOf(address)
     const asking = this.#asking.get(key)
     if (asking !== undefined) {
-      await asking.catch(() => {})
+      try {
+        await asking
+      } catch (error) {
+        // What does not answer one does not answer the next.
+        if (this.#access.isOutage(error)) throw error
+      }
       return undefined
     }
     const asked = ask()
@@ -167,7 +194,7 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
 
   #lifeOf({ call, route, epoch }: StartRequest): NewLife {
     const ttlMs = Math.max(call.stream.ttlMs, 4 * this.#access.leaseMs)
-    return { epoch: epoch as string, route, ttlMs, startedAt: Math.floor(this.#clock.now()) }
+    return { epoch: epoch as string, route, ttlMs, startedAt: Math.floor(this.#clock.now()), pace: paceOf(call.stream) }
   }
 
   // What is here stays where the store does not answer, and goes where the store has something else.
@@ -177,16 +204,17 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
     try {
       page = await this.#access.read(address, here?.log.lastSequence ?? 0, PAGE_BYTES)
     } catch (error) {
-      if (here === undefined) throw error
+      if (here === undefined || here.isRemoved) throw error
       return here
     }
-    if (here !== undefined && !here.isRemoved) {
-      if (this.#homes.has(here) || page?.stream.epoch === here.epoch) {
+    if (here !== undefined) {
+      if (!here.isRemoved && (this.#homes.has(here) || page?.stream.epoch === here.epoch)) {
         this.#checkedAt.set(here, this.#clock.now())
         if (page !== undefined) await this.#replicas.update(here, page)
         return here
       }
       this.#registry.drop(here)
+      // What was read begins where this one ended.
       page = await this.#access.read(address, 0, PAGE_BYTES)
     }
     if (page === undefined) return undefined
@@ -237,6 +265,15 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
     await this.#homes.close(timeoutMs)
     await this.#store.close(Math.max(0, until - this.#clock.now()))
   }
+}
+
+// What clients elsewhere move on by before they tell: half of what is read ahead of them.
+const SIGN_SHARE = 2 * READ_AHEAD_SHARE
+
+function paceOf({ backpressure, maxEvents, maxBytes }: StreamSettings): StoredPace | undefined {
+  if (backpressure === 'none') return undefined
+  const [events, bytes] = [Math.ceil(maxEvents / SIGN_SHARE), Math.ceil(maxBytes / SIGN_SHARE)]
+  return { by: backpressure, events, bytes }
 }
 
 function keyOf({ streamId, owner }: StreamAddress): string {

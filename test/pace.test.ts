@@ -1,6 +1,6 @@
 import { test } from 'tap'
 import { EventLog } from '../src/event-log.ts'
-import { Pace, type Reader } from '../src/pace.ts'
+import { Pace, type MirrorReader, type Reader } from '../src/pace.ts'
 import { resolvePluginOptions } from '../src/settings.ts'
 
 type Backpressure = 'fastest' | 'slowest' | 'none'
@@ -161,18 +161,24 @@ test('only slowest promises that nothing is trimmed before it was read', async (
   t.ok(pace.isPromisedAll)
 })
 
+function createMirror(): { -readonly [Key in keyof MirrorReader]: MirrorReader[Key] } {
+  return {
+    offset: 0,
+    sequence: 0,
+    heldFrom: 0,
+    isPacing: true,
+    others: undefined,
+    hasClients: false,
+    pump() {},
+    lookForClients() {},
+    onAwaited() {}
+  }
+}
+
 test('a mirror is waited for like the slowest client, unless it is detached or nobody paces', async (t) => {
   for (const backpressure of ['fastest', 'slowest', 'none'] as const) {
     const { pace, append, attach } = createPace(backpressure)
-    const mirror = {
-      offset: 0,
-      sequence: 0,
-      heldFrom: 0,
-      isPacing: true,
-      hasClients: false,
-      pump() {},
-      lookForClients() {}
-    }
+    const mirror = createMirror()
     pace.mirror = mirror
     append(90)
     attach().readAll()
@@ -181,5 +187,29 @@ test('a mirror is waited for like the slowest client, unless it is detached or n
     mirror.isPacing = false
     t.notOk(pace.isTooFarAhead(20), `${backpressure}, detached`)
     t.notOk(pace.isPromisedAll)
+  }
+})
+
+test('clients on other instances pace as those here do', async (t) => {
+  for (const backpressure of ['fastest', 'slowest'] as const) {
+    const { pace, log, append, attach } = createPace(backpressure)
+    const mirror = createMirror()
+    pace.mirror = mirror
+    mirror.others = { offset: 0, sequence: 0 }
+    append(90)
+    const all = { offset: log.endOffset, sequence: log.lastSequence }
+    Object.assign(mirror, all)
+    t.ok(pace.isTooFarAhead(20), 'it is behind')
+    mirror.others = all
+    pace.onOthersMoved()
+    t.notOk(pace.isTooFarAhead(20), 'it has everything')
+    t.notOk(pace.isPromisedAll)
+    const reader = attach()
+    t.equal(pace.isTooFarAhead(20), backpressure === 'slowest', 'one here is behind')
+    reader.readAll()
+    mirror.others = { offset: 0, sequence: 0 }
+    pace.onOthersMoved()
+    t.equal(pace.isTooFarAhead(20), backpressure === 'slowest', 'another one is behind')
+    t.equal(pace.isPromisedAll, backpressure === 'slowest')
   }
 })

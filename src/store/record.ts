@@ -1,6 +1,6 @@
 import { inspectValue, StoreInvalidError, type ClientErrorCode } from '../errors.ts'
 import type { StreamOutcome } from '../frame.ts'
-import type { Batch, Finish, StoredStream } from './store.ts'
+import type { Batch, Finish, StoredPace, StoredStream } from './store.ts'
 
 // What scripts answer, and messages bring. Anybody who can write to the store can have written it: every part is checked.
 
@@ -81,6 +81,7 @@ export function readStream(answer: unknown): StoredStream {
     lastSequence: parts.number(),
     ttlMs: parts.number(),
     startedAt: parts.number(),
+    pace: readPace(parts.optionalText() ?? ''),
     isStopped: parts.optionalText() === '1',
     route: parts.optionalText()
   }
@@ -88,6 +89,17 @@ export function readStream(answer: unknown): StoredStream {
   if (outcome === undefined) return { ...stream, finish: undefined }
   const [finishedAt, code, message] = [parts.number(), parts.optionalText(), parts.optionalText()]
   return { ...stream, isStopped: false, finish: readFinish({ outcome, finishedAt, code, message }) }
+}
+
+export function writePace(pace: StoredPace | undefined): string {
+  return pace === undefined ? '' : `${pace.by} ${pace.events} ${pace.bytes}`
+}
+
+function readPace(text: string): StoredPace | undefined {
+  if (text === '') return undefined
+  const [by, events = '', bytes = ''] = text.split(' ', 3)
+  if (by !== 'fastest' && by !== 'slowest') throw notOurs(text)
+  return { by, events: readNumber(events), bytes: readNumber(bytes) }
 }
 
 /** @throws FST_ERR_RSSE_STORE_INVALID where it is no finish of ours */

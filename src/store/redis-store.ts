@@ -6,7 +6,7 @@ import { Link } from './link.ts'
 import { comesAlong, readNews, readStop, writeNews } from './news.ts'
 import { Outage } from './outage.ts'
 import { judgeProbe, verdictOf } from './probe.ts'
-import { AnswerReader, notOurs, readBatches, readStream, writeLengths } from './record.ts'
+import { AnswerReader, notOurs, readBatches, readStream, writeLengths, writePace } from './record.ts'
 import type { RedisSettings } from './redis-options.ts'
 import { evaluate, runScript, type Argument } from './run-script.ts'
 import { APPEND, CREATE, DISCARD, PROBE, READ, REAP, STOP, type Script } from './scripts.ts'
@@ -93,8 +93,8 @@ export class RedisStore implements StreamStore {
   }
 
   async create(address: StreamAddress, life: NewLife, replaces = ''): Promise<CreateAnswer> {
-    const { epoch, ttlMs, startedAt, route } = life
-    const args = [epoch, this.instance, ttlMs, Math.floor(startedAt), replaces]
+    const { epoch, ttlMs, startedAt, pace, route } = life
+    const args = [epoch, this.instance, ttlMs, Math.floor(startedAt), replaces, writePace(pace)]
     const { kind, parts } = await this.#run(CREATE, address, route === undefined ? args : [...args, route])
     return kind === 'made' ? { kind } : { kind: 'there', stream: readStream(parts.list()) }
   }
@@ -122,7 +122,7 @@ export class RedisStore implements StreamStore {
       kind,
       lastSequence: parts.number(),
       isStopped: parts.optionalText() === '1',
-      slowest: parts.optionalNumber()
+      pacing: parts.optionalNumber()
     }
   }
 

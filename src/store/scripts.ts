@@ -34,7 +34,7 @@ end
 local function state()
   return {
     m.epoch or false, m.home or false, m.beat, text(math.max(0, now - beatAt)), m.first, m.last, m.ttl,
-    m.startedAt or false, m.stop or false, m.route or false,
+    m.startedAt or false, m.pace or false, m.stop or false, m.route or false,
     m.outcome or false, m.finishedAt or false, m.code or false, m.message or false
   }
 end
@@ -50,7 +50,7 @@ end
 
 /** Enters a life. `replaces` is the epoch of a lost one, or ''; a stream with a name has no route. */
 export const CREATE: Script = script(`${RECORD}
-local epoch, home, ttlMs, startedAt, replaces, route = unpack(ARGV)
+local epoch, home, ttlMs, startedAt, replaces, pace, route = unpack(ARGV)
 
 local isReplaced = m.outcome == 'lost' and m.epoch == replaces
 if isThere and not isReplaced and not (m.outcome and hasLostItsLog()) then return { 'there', state() } end
@@ -58,7 +58,7 @@ redis.call('XRANGE', KEYS[2], '0', '0') -- fails for a key that is not ours
 redis.call('HSET', KEYS[1], 'format', '${FORMAT}')
 redis.call('DEL', KEYS[1], KEYS[2])
 redis.call('HSET', KEYS[1], 'format', '${FORMAT}', 'epoch', epoch, 'home', home, 'ttl', ttlMs, 'startedAt', startedAt,
-  'first', '1', 'last', '0', 'beat', '0', 'beatAt', text(now))
+  'pace', pace, 'first', '1', 'last', '0', 'beat', '0', 'beatAt', text(now))
 if route then redis.call('HSET', KEYS[1], 'route', route) end
 redis.call('PEXPIRE', KEYS[1], ttlMs)
 return { 'made' }
@@ -81,18 +81,19 @@ local epoch, home, leaseMs, ttlMs, keep, newLast, news, takesFrames, batchFirst,
   outcome, finishedAt, code, message = unpack(ARGV)
 
 local function signs()
-  local slowest, old = false, {}
+  local pacing, old = false, {}
+  local further = m.pace and m.pace:sub(1, 7) == 'fastest' and math.max or math.min
   for field, value in pairs(m) do
     if field:sub(1, 5) == 'sign:' then
       local position, at = value:match('^(%d+) (%d+)$')
       if not position or now - at > tonumber(leaseMs) then old[#old + 1] = field
-      elseif field ~= 'sign:' .. home then slowest = math.min(slowest or position, position) end
+      elseif field ~= 'sign:' .. home then pacing = further(pacing or position, position) end
     end
   end
-  return slowest and text(slowest), old
+  return pacing and text(pacing), old
 end
 
-local function stored(slowest) return { 'stored', m.last, m.stop or false, slowest } end
+local function stored(pacing) return { 'stored', m.last, m.stop or false, pacing } end
 
 local function missing()
   redis.call('DEL', KEYS[1])
@@ -125,13 +126,13 @@ if outcome ~= '' then
   redis.call('HSET', KEYS[1], 'outcome', outcome, 'finishedAt', finishedAt)
   if code then redis.call('HSET', KEYS[1], 'code', code, 'message', message) end
 end
-local slowest, old = signs()
+local pacing, old = signs()
 if #old > 0 then redis.call('HDEL', KEYS[1], unpack(old)) end
 if hasBatch or outcome ~= '' then redis.call('PUBLISH', channel, news .. (takesFrames == '1' and frames or '')) end
-return stored(slowest)
+return stored(pacing)
 `)
 
-/** Reads a page; `position` is that of the slowest client of `instance`, or '' to leave no sign. */
+/** Reads a page; `position` is that of the client of `instance` that paces the stream, or '' to leave no sign. */
 export const READ: Script = script(`${RECORD}
 local after, maxBytes, instance, position = unpack(ARGV)
 

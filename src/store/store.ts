@@ -19,6 +19,15 @@ export interface NewLife {
   readonly ttlMs: number
   /** Milliseconds since the Unix epoch. */
   readonly startedAt: number
+  readonly pace: StoredPace | undefined
+}
+
+/** How a producer is paced by its clients; undefined where it is not. */
+export interface StoredPace {
+  readonly by: 'fastest' | 'slowest'
+  /** Once this client has moved on by so many events, or bytes, its instance leaves a sign. */
+  readonly events: number
+  readonly bytes: number
 }
 
 /** What a home brings: a batch, the end of the stream with its last one, or neither (a beat). */
@@ -47,6 +56,7 @@ export interface StoredStream {
   readonly lastSequence: number
   readonly ttlMs: number
   readonly startedAt: number
+  readonly pace: StoredPace | undefined
   /** Somebody wants it stopped, and its home has not done so yet. */
   readonly isStopped: boolean
   /** Undefined while it runs. */
@@ -71,8 +81,11 @@ export type AppendAnswer =
       readonly kind: 'stored'
       readonly lastSequence: number
       readonly isStopped: boolean
-      /** Position of the slowest client of other instances, by signs younger than a lease; undefined where none has one. */
-      readonly slowest: number | undefined
+      /**
+       * Position of the client of other instances that paces the stream (the slowest, unless it is the fastest), by signs
+       * younger than a lease; undefined where none has one.
+       */
+      readonly pacing: number | undefined
     }
   | { readonly kind: 'apart'; readonly lastSequence: number }
   | { readonly kind: 'fenced' }
@@ -137,7 +150,7 @@ export interface StreamStore {
 
   /**
    * What follows `after`, at most about `maxBytes` of frames (0: the state alone), but a whole batch at least. `position`
-   * leaves a sign: that of the slowest client here.
+   * leaves a sign: that of the client here that paces the stream.
    */
   read(address: StreamAddress, after: number, maxBytes: number, position?: number): Promise<Page | undefined>
 

@@ -39,7 +39,7 @@ function nodeAt(port: number): { host: string; port: number } {
 }
 
 export const address: StreamAddress = { streamId: 'stream', owner: undefined }
-export const life: NewLife = { epoch: 'life-1', route: undefined, ttlMs: 60_000, startedAt: 0 }
+export const life: NewLife = { epoch: 'life-1', route: undefined, ttlMs: 60_000, startedAt: 0, pace: undefined }
 
 export function frame(sequence: number, bytes = 1): Append {
   const batch = { firstSequence: sequence, frames: Buffer.alloc(bytes, 'x'), lengths: [bytes] }

@@ -75,7 +75,8 @@ export async function shareOut<Worker, Job>(
   )
 }
 
-function statusOf(client: SseClient): number | undefined {
+/** Status of its response; undefined where there was none. */
+export function statusOf(client: SseClient): number | undefined {
   try {
     return client.status
   } catch {

@@ -35,7 +35,7 @@ function someStream(owner?: string): StreamAddress {
 }
 
 function life(epoch: string, more: Partial<NewLife> = {}): NewLife {
-  return { epoch, route: undefined, ttlMs: TTL_MS, startedAt: STARTED_AT, ...more }
+  return { epoch, route: undefined, ttlMs: TTL_MS, startedAt: STARTED_AT, pace: undefined, ...more }
 }
 
 /** A batch that begins with `firstSequence`, one text a frame. */
@@ -103,9 +103,12 @@ export function testStoreContract(t: Test, createStore: CreateStore): void {
     const [{ store: home }, { store: other }] = [await open(t), await open(t)]
     const address = someStream('somebody')
     t.not(home.instance, other.instance)
-    t.strictSame(await home.create(address, life('life-1', { route: 'GET /chat/:id', startedAt: STARTED_AT + 0.5 })), {
-      kind: 'made'
-    })
+    const more = {
+      route: 'GET /chat/:id',
+      startedAt: STARTED_AT + 0.5,
+      pace: { by: 'fastest', events: 1_250, bytes: 1_048_576 } as const
+    }
+    t.strictSame(await home.create(address, life('life-1', more)), { kind: 'made' })
     const answer = await other.create(address, life('life-2'))
     if (answer.kind !== 'there') throw new Error('it was made twice')
     const { beatAgeMs, ...stream } = answer.stream
@@ -119,6 +122,7 @@ export function testStoreContract(t: Test, createStore: CreateStore): void {
       lastSequence: 0,
       ttlMs: TTL_MS,
       startedAt: STARTED_AT,
+      pace: { by: 'fastest', events: 1_250, bytes: 1_048_576 },
       isStopped: false,
       finish: undefined
     })
@@ -209,7 +213,7 @@ export function testStoreContract(t: Test, createStore: CreateStore): void {
         kind: 'stored',
         lastSequence: 2,
         isStopped: false,
-        slowest: undefined
+        pacing: undefined
       })
       t.strictSame(await home.append(address, first), { kind: 'apart', lastSequence: 2 }, 'repeated')
       const grown = appendOf('life-1', batch(1, 'one', 'two', 'three'), { finish: completed })
@@ -296,7 +300,7 @@ export function testStoreContract(t: Test, createStore: CreateStore): void {
   t.test('a stream ends with its last batch', async (t) => {
     const { home, address } = await start(t)
     const last = appendOf('life-1', batch(1, 'one', 'two'), { finish: failed })
-    const stored = { kind: 'stored', lastSequence: 2, isStopped: false, slowest: undefined }
+    const stored = { kind: 'stored', lastSequence: 2, isStopped: false, pacing: undefined }
     t.strictSame(await home.append(address, last), stored)
     t.strictSame(await home.append(address, last), stored, 'repeated')
     const page = await home.read(address, 0, 1_000)
@@ -408,7 +412,7 @@ export function testStoreContract(t: Test, createStore: CreateStore): void {
     const [{ store: second }, { store: third }] = [await open(t), await open(t)]
     const slowest = async (): Promise<unknown> => {
       const answer = await home.append(address, beatOf('life-1', 3))
-      return answer.kind === 'stored' ? answer.slowest : answer
+      return answer.kind === 'stored' ? answer.pacing : answer
     }
     await home.read(address, 0, 0, 1)
     await second.read(address, 0, 0)
@@ -421,14 +425,24 @@ export function testStoreContract(t: Test, createStore: CreateStore): void {
     t.equal(await slowest(), 2)
   })
 
+  t.test('where the fastest paces, a home learns the position of the fastest', async (t) => {
+    const [{ store: home }, { store: second }, { store: third }] = [await open(t), await open(t), await open(t)]
+    const address = someStream()
+    await home.create(address, life('life-1', { pace: { by: 'fastest', events: 10, bytes: 1_000 } }))
+    await home.append(address, appendOf('life-1', batch(1, 'one', 'two', 'three')))
+    await second.read(address, 0, 0, 1)
+    await third.read(address, 0, 0, 2)
+    t.match(await home.append(address, beatOf('life-1', 3)), { kind: 'stored', pacing: 2 })
+  })
+
   t.test('a sign counts for a lease', async (t) => {
     const [{ store: home }, { store: other }] = [await open(t, SHORT_LEASE_MS), await open(t, SHORT_LEASE_MS)]
     const address = someStream()
     await home.create(address, life('life-1'))
     await other.read(address, 0, 0, 0)
-    t.match(await home.append(address, beatOf('life-1', 0)), { slowest: 0 })
+    t.match(await home.append(address, beatOf('life-1', 0)), { pacing: 0 })
     await delay(SHORT_LEASE_MS + 100)
-    t.match(await home.append(address, beatOf('life-1', 0)), { kind: 'stored', slowest: undefined })
+    t.match(await home.append(address, beatOf('life-1', 0)), { kind: 'stored', pacing: undefined })
   })
 
   t.test('a home that gave no sign of life since is declared lost, another is not', async (t) => {

@@ -76,7 +76,7 @@ for (const [library, client] of libraries) {
     await t.rejects(store.append(address, frame(2)), { ...unavailable, message: /NOREPLICAS/ })
     t.match(await store.read(address, 0, 1_000, 0), { stream: { lastSequence: 1 } }, 'without a sign')
     await server.command('CONFIG', 'SET', 'min-replicas-to-write', '0')
-    t.match(await store.append(address, frame(2)), { kind: 'stored', slowest: undefined })
+    t.match(await store.append(address, frame(2)), { kind: 'stored', pacing: undefined })
     await server.command('REPLICAOF', '127.0.0.1', String(primary.port))
     await t.rejects(store.append(address, frame(3)), unavailable)
     await server.command('REPLICAOF', 'NO', 'ONE')

@@ -1,0 +1,63 @@
+import t from 'tap'
+import { LEASE_MS, startTwo } from '../helpers/instances.ts'
+import { hasRedis, RedisServer } from '../helpers/redis-server.ts'
+import { ResumingClient } from '../helpers/resuming-client.ts'
+
+// One second each to abort, to flush and for the store; what is left is for a busy machine.
+const BOUND_MS = 3_000 + 2_000
+
+const STATES: Readonly<Record<string, (redis: RedisServer) => unknown>> = {
+  'is well': () => {},
+  hangs: (redis) => redis.hang(),
+  'is stopped': (redis) => redis.stop(),
+  'refuses writes': (redis) => redis.command('CONFIG', 'SET', 'maxmemory', '1')
+}
+
+if (hasRedis(t)) {
+  for (const [state, begin] of Object.entries(STATES)) {
+    t.test(`while the store ${state} close() is bounded, and the process ends by itself`, async (t) => {
+      const redis = await RedisServer.start(t)
+      const instances = await startTwo(t, redis)
+      const [home, other] = instances
+      const clients: ResumingClient[] = []
+      for (const name of ['a', 'b', 'c']) {
+        const client = new ResumingClient(t, () => home.port, `/named/${name}`)
+        await home.ask('append', name, 2)
+        await client.waitForData(2)
+        const elsewhere = new ResumingClient(t, () => other.port, `/named/${name}`)
+        await elsewhere.waitForData(2)
+        clients.push(client, elsewhere)
+      }
+      await begin(redis)
+      await home.ask('append', 'a', 1)
+      await home.ask('finish', 'b')
+      for (const instance of [other, home]) {
+        const [tookMs, code] = [await instance.ask('close'), await instance.exited]
+        t.ok(tookMs < BOUND_MS, `it took ${tookMs} ms`)
+        t.equal(code, 0)
+        t.equal(instance.errors, '')
+        t.same(instance.log.with('streams could not be closed in order'), [])
+        t.same(instance.log.with('streams, responses or generators are left after close'), [])
+      }
+      redis.goOn()
+      for (const client of clients) t.notOk(client.wasMisled)
+    })
+
+    if (state === 'is well') continue
+    t.test(`an instance that comes up while the store ${state} closes in time`, async (t) => {
+      const redis = await RedisServer.start(t)
+      await begin(redis)
+      const [one, other] = await startTwo(t, redis, { store: { lease: 3 * LEASE_MS } })
+      t.equal(one.log.complaints.length, 1, 'one warning')
+      const client = new ResumingClient(t, () => other.port, '/named/a')
+      await other.ask('stats')
+      for (const instance of [one, other]) {
+        t.ok((await instance.ask('close')) < BOUND_MS)
+        t.equal(await instance.exited, 0)
+        t.equal(instance.errors, '')
+      }
+      t.notOk(client.wasMisled)
+      redis.goOn()
+    })
+  }
+}
