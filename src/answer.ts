@@ -1,11 +1,18 @@
 import type { Cursor } from './cursor.ts'
-import type { EventStream } from './event-stream.ts'
-import { resolveReplay, type Arrival } from './replay.ts'
+import type { StreamOutcome } from './frame.ts'
+import { resolveReplay, type Arrival, type ReplayWindow } from './replay.ts'
 import type { AttachCall, ClientSettings, StreamCall } from './settings.ts'
+
+/** What an answer depends on, of a stream here or elsewhere. */
+export interface StreamState {
+  readonly outcome: StreamOutcome | undefined
+  readonly isFinished: boolean
+  readonly window: ReplayWindow
+}
 
 /** What a request gets, where nothing refuses it. */
 export type Answer =
-  | { readonly kind: 'attach'; readonly stream: EventStream }
+  | { readonly kind: 'attach' }
   | { readonly kind: 'start'; readonly arrival: Arrival }
   /** The stream of its cursor is gone: it is told so, and that there is nothing to wait for. */
   | { readonly kind: 'lost' }
@@ -14,12 +21,13 @@ export type Answer =
   /** There is no such stream, and it does not claim that there was. */
   | { readonly kind: 'missing' }
 
+const ATTACH: Answer = { kind: 'attach' }
 const NOTHING: Answer = { kind: 'nothing' }
 const LOST: Answer = { kind: 'lost' }
 const MISSING: Answer = { kind: 'missing' }
 
 /** `sseFromGenerator()`: attaches, or starts; but a cursor whose stream is gone starts a run only where that is wanted. */
-export function answerGenerator(stream: EventStream | undefined, cursor: Cursor, call: StreamCall): Answer {
+export function answerGenerator(stream: StreamState | undefined, cursor: Cursor, call: StreamCall): Answer {
   if (stream !== undefined && !isReplaceable(stream, call))
     return answerExisting(stream, cursor, call.from, call.client)
   if (cursor.kind === 'none') return { kind: 'start', arrival: 'started' }
@@ -28,12 +36,12 @@ export function answerGenerator(stream: EventStream | undefined, cursor: Cursor,
 }
 
 /** A stream whose process died counts as gone where a new run is wanted in its place. */
-function isReplaceable({ outcome }: EventStream, { onLost }: StreamCall): boolean {
+function isReplaceable({ outcome }: StreamState, { onLost }: StreamCall): boolean {
   return outcome === 'lost' && onLost === 'restart'
 }
 
 /** `sseAttach()`: attaches, never starts. */
-export function answerAttach(stream: EventStream | undefined, cursor: Cursor, call: AttachCall): Answer {
+export function answerAttach(stream: StreamState | undefined, cursor: Cursor, call: AttachCall): Answer {
   if (stream === undefined) {
     if (cursor.kind === 'none') return MISSING
     return call.client.hasControlEvents ? LOST : NOTHING
@@ -43,12 +51,12 @@ export function answerAttach(stream: EventStream | undefined, cursor: Cursor, ca
 }
 
 // Without control events a gap cannot be told, and neither can an end without a last event: such a client gets nothing.
-function answerExisting(stream: EventStream, cursor: Cursor, from: 'start' | 'live', client: ClientSettings): Answer {
+function answerExisting(stream: StreamState, cursor: Cursor, from: 'start' | 'live', client: ClientSettings): Answer {
   if (!client.hasControlEvents) {
     const { window } = stream
     const start = resolveReplay({ arrival: 'attached', cursor, from }, window)
     const isAtEnd = window.isFinished && start.sequence === window.lastSequence
     if (start.gap !== undefined || isAtEnd) return NOTHING
   }
-  return { kind: 'attach', stream }
+  return ATTACH
 }

@@ -1,4 +1,5 @@
 import type { FastifyBaseLogger } from 'fastify'
+import type { StreamState } from './answer.ts'
 import { Capacity } from './capacity.ts'
 import type { Clock } from './clock.ts'
 import { Epochs, streamIdOfEpoch, type Cursor } from './cursor.ts'
@@ -95,6 +96,10 @@ export class Registry implements StreamSource, StreamHost, SubscriberHost, Shutd
 
   find(streamId: string, owner: string | undefined): EventStream | undefined {
     return this.#streams.get(keyOf(streamId, owner))
+  }
+
+  peek(streamId: string, owner: string | undefined): StreamState | undefined {
+    return this.find(streamId, owner)
   }
 
   /** An unnamed stream: its cursor leads to it, inside its owner's namespace and on the route that made it. */

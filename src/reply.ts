@@ -1,6 +1,6 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Readable } from 'node:stream'
-import { answerAttach, answerGenerator, type Answer } from './answer.ts'
+import { answerAttach, answerGenerator, type Answer, type StreamState } from './answer.ts'
 import { parseCursor, type Cursor } from './cursor.ts'
 import type { Dispatcher } from './dispatcher.ts'
 import { isRefusal, OptionInvalidError, ShuttingDownError, StreamNotFoundError } from './errors.ts'
@@ -70,14 +70,20 @@ export class Responder {
         visit,
         this.#source.findOrStart({ handler, call, owner, route, log: request.log }, call.onLost === 'restart'),
         ({ stream, isNew }) =>
-          isNew ? this.#attach(visit, stream, arrival) : this.#send(visit, answerGenerator(stream, cursor, call))
+          isNew
+            ? this.#attach(visit, stream, arrival)
+            : this.#send(visit, answerGenerator(stream, cursor, call), stream)
       )
     return this.#answer(visit, () => {
-      if (isHead(request) && streamId === undefined) return this.#sendHead(visit)
-      if (cursor.kind === 'none' && !isHead(request)) return start('started')
+      if (isHead(request)) {
+        if (streamId === undefined) return this.#sendHead(visit)
+        const state = this.#source.peek(streamId, owner)
+        return this.#when(visit, state, (stream) => this.#answerHead(visit, answerGenerator(stream, cursor, call)))
+      }
+      if (cursor.kind === 'none') return start('started')
       return this.#when(visit, find(), (stream) => {
         const answer = answerGenerator(stream, cursor, call)
-        return answer.kind === 'start' && !isHead(request) ? start(answer.arrival) : this.#send(visit, answer)
+        return answer.kind === 'start' ? start(answer.arrival) : this.#send(visit, answer, stream)
       })
     })
   }
@@ -89,13 +95,19 @@ export class Responder {
     const owner = this.#ownerOf(request, call.owner)
     const { from, client } = call
     const place = cursorOf(request, call.lastEventId)
-    return this.#answer({ reply, streamId, from, client, ...place }, (visit) =>
-      this.#when(visit, this.#source.find(streamId, owner, visit.cursor), (stream) => {
-        const answer = answerAttach(stream, visit.cursor, call)
-        if (answer.kind === 'missing' && call.missing === 404) throw new StreamNotFoundError(streamId)
-        return this.#send(visit, answer)
-      })
-    )
+    const answerFor = (stream: StreamState | undefined): Answer => {
+      const answer = answerAttach(stream, place.cursor, call)
+      if (answer.kind === 'missing' && call.missing === 404) throw new StreamNotFoundError(streamId)
+      return answer
+    }
+    return this.#answer({ reply, streamId, from, client, ...place }, (visit) => {
+      if (isHead(request)) {
+        const state = this.#source.peek(streamId, owner)
+        return this.#when(visit, state, (stream) => this.#answerHead(visit, answerFor(stream)))
+      }
+      const found = this.#source.find(streamId, owner, visit.cursor)
+      return this.#when(visit, found, (stream) => this.#send(visit, answerFor(stream), stream))
+    })
   }
 
   #ownerOf(request: FastifyRequest, explicit: string | undefined): string | undefined {
@@ -142,11 +154,14 @@ export class Responder {
 
   // ── answers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  #send(visit: Visit, answer: Answer): FastifyReply {
-    if (answer.kind === 'nothing' || answer.kind === 'missing') return this.#sendNothing(visit)
-    if (isHead(visit.reply.request)) return this.#sendHead(visit)
-    if (answer.kind === 'attach') return this.#attach(visit, answer.stream, 'attached')
-    return this.#sendLost(visit)
+  #send(visit: Visit, { kind }: Answer, stream: EventStream | undefined): FastifyReply {
+    if (kind === 'nothing' || kind === 'missing') return this.#sendNothing(visit)
+    if (kind === 'lost' || stream === undefined) return this.#sendLost(visit)
+    return this.#attach(visit, stream, 'attached')
+  }
+
+  #answerHead(visit: Visit, { kind }: Answer): FastifyReply {
+    return kind === 'nothing' || kind === 'missing' ? this.#sendNothing(visit) : this.#sendHead(visit)
   }
 
   #attach(visit: Visit, stream: EventStream, arrival: Arrival): FastifyReply {

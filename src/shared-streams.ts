@@ -1,8 +1,9 @@
 import type { FastifyBaseLogger } from 'fastify'
+import type { StreamState } from './answer.ts'
 import type { Clock, Timer } from './clock.ts'
 import { streamIdOfEpoch, type Cursor } from './cursor.ts'
 import { ShuttingDownError } from './errors.ts'
-import type { EventStream } from './event-stream.ts'
+import { EventStream } from './event-stream.ts'
 import { PAGE_BYTES } from './follower.ts'
 import { READ_AHEAD_SHARE } from './pace.ts'
 import { Homes } from './homes.ts'
@@ -61,6 +62,13 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
     return this.#findHere(address, cursor) ?? this.#findInStore(address, cursor)
   }
 
+  /** What there is of this name, here or elsewhere; makes no replica. */
+  peek(streamId: string, owner: string | undefined): StreamState | Promise<StreamState | undefined> {
+    const address = { streamId, owner }
+    const here = this.#findHere(address, NO_CURSOR)
+    return here ?? this.look(address).then((stored) => stored && stateOf(stored))
+  }
+
   async findByCursor(cursor: Cursor, owner: string | undefined, route: string): Promise<Sought> {
     if (cursor.kind !== 'position' && cursor.kind !== 'terminal') return undefined
     const stream = await this.find(streamIdOfEpoch(cursor.epoch), owner, cursor)
@@ -77,6 +85,19 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
       const found = await this.#once(address, () => this.#start({ ...request, epoch }, address, replacesLost))
       if (found !== undefined) return found
     }
+  }
+
+  /** The same for whoever is not served from it: what runs elsewhere is looked at, and makes no replica. */
+  async start(request: StartRequest): Promise<EventStream | StoredStream> {
+    const { owner, call } = request
+    if (call.streamId !== undefined) {
+      const address = { streamId: call.streamId, owner }
+      const there = this.#findHere(address, NO_CURSOR) ?? (await this.look(address))
+      if (there instanceof EventStream) return there
+      if (there !== undefined && !this.#homes.hasOnlyName(there)) return there
+    }
+    const { stream } = await this.findOrStart(request, false)
+    return stream
   }
 
   /** What the store knows of a stream; makes no replica. */
@@ -278,6 +299,14 @@ function paceOf({ backpressure, maxEvents, maxBytes }: StreamSettings): StoredPa
 
 function keyOf({ streamId, owner }: StreamAddress): string {
   return JSON.stringify([owner ?? null, streamId])
+}
+
+function stateOf({ epoch, firstSequence, lastSequence, finish }: StoredStream): StreamState {
+  const isFinished = finish !== undefined
+  const outcome = finish?.outcome
+  const isLost = outcome === 'lost'
+  const hasError = finish?.error !== undefined && !isLost
+  return { outcome, isFinished, window: { epoch, firstSequence, lastSequence, isFinished, isLost, hasError } }
 }
 
 function isAhead(stream: EventStream, cursor: Cursor): cursor is Cursor & { readonly kind: 'position' } {

@@ -1,6 +1,6 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { inspectValue, isRefusal, OptionInvalidError } from './errors.ts'
-import type { EventStream } from './event-stream.ts'
+import { EventStream } from './event-stream.ts'
 import type { SseInput, StreamOutcome } from './frame.ts'
 import type { MappedStreamOptions, StreamOptions } from './options.ts'
 import type { Registry } from './registry.ts'
@@ -149,8 +149,11 @@ export class RegistryView implements SseStreams {
 
   async #start(request: StartRequest): Promise<StreamInfo> {
     try {
-      const found = this.#shared?.findOrStart(request, false) ?? this.#registry.findOrStart(request)
-      return infoOf((await found).stream)
+      if (this.#shared === undefined) return infoOf(this.#registry.findOrStart(request).stream)
+      const there = await this.#shared.start(request)
+      if (there instanceof EventStream) return infoOf(there)
+      const address = { streamId: request.call.streamId as string, owner: request.owner }
+      return infoOfStored(address, there, this.#registry.find(address.streamId, address.owner))
     } catch (error) {
       if (isRefusal(error)) this.#registry.counters.rejected += 1
       throw error

@@ -1,4 +1,5 @@
 import type { FastifyBaseLogger } from 'fastify'
+import type { StreamState } from './answer.ts'
 import type { Cursor } from './cursor.ts'
 import type { EventStream } from './event-stream.ts'
 import type { StreamCall } from './settings.ts'
@@ -41,6 +42,8 @@ export interface StreamSource {
   find(streamId: string, owner: string | undefined, cursor: Cursor): Sought | Promise<Sought>
   /** An unnamed stream: its cursor leads to it, inside its owner's namespace and on the route that made it. */
   findByCursor(cursor: Cursor, owner: string | undefined, route: string): Sought | Promise<Sought>
+  /** What there is of this name, for whoever is not served from it. */
+  peek(streamId: string, owner: string | undefined): StreamState | undefined | Promise<StreamState | undefined>
   /** The stream of this name, started if there is none; one whose process died counts as none where `replacesLost`. */
   findOrStart(request: StartRequest, replacesLost: boolean): Found | Promise<Found>
 }
