@@ -31,16 +31,33 @@ interface Transport {
 /** A test that waits this long for something waits for ever: say what is there instead of timing out in silence. */
 const PATIENCE_MS = 30_000
 
+/** The port at which whoever was at `port` comes back: where there are several instances, at another one. */
+export type PortAfter = (port: number) => number
+
+const samePort: PortAfter = (port) => port
+
 /** Sends a request on a connection of its own, which is closed at the end of the test. */
-export function sendSse(t: Test, port: number, path: string, request: SseRequest = {}): SseClient {
-  const client = new SseClient(t, port, path, request)
+export function sendSse(
+  t: Test,
+  port: number,
+  path: string,
+  request: SseRequest = {},
+  portAfter: PortAfter = samePort
+): SseClient {
+  const client = new SseClient(t, port, path, request, portAfter)
   t.teardown(() => client.drop())
   return client
 }
 
 /** The same; resolves with the head of the response. */
-export async function openSse(t: Test, port: number, path: string, request: SseRequest = {}): Promise<SseClient> {
-  const client = sendSse(t, port, path, request)
+export async function openSse(
+  t: Test,
+  port: number,
+  path: string,
+  request: SseRequest = {},
+  portAfter: PortAfter = samePort
+): Promise<SseClient> {
+  const client = sendSse(t, port, path, request, portAfter)
   await client.waitForHead()
   return client
 }
@@ -58,6 +75,7 @@ export class SseClient {
   readonly #port: number
   readonly #path: string
   readonly #request: SseRequest
+  readonly #portAfter: PortAfter
   readonly #transport: Transport
   readonly #decoder = new StringDecoder('utf8')
   readonly #chunks: Buffer[] = []
@@ -73,11 +91,12 @@ export class SseClient {
   // How many of `events` next() has given away.
   #taken = 0
 
-  constructor(t: Test, port: number, path: string, request: SseRequest) {
+  constructor(t: Test, port: number, path: string, request: SseRequest, portAfter: PortAfter) {
     this.#t = t
     this.#port = port
     this.#path = path
     this.#request = request
+    this.#portAfter = portAfter
     const events = {
       onHead: (head: ResponseHead) => this.#onHead(head),
       onBody: (bytes: Buffer) => this.#onBody(bytes),
@@ -193,7 +212,8 @@ export class SseClient {
   /** Drops the connection if there is one and comes back as a browser would, with the last event id. */
   async reconnect(request: SseRequest = {}): Promise<SseClient> {
     await this.drop()
-    return openSse(this.#t, this.#port, this.#path, { ...this.#request, lastEventId: this.lastEventId, ...request })
+    const again = { ...this.#request, lastEventId: this.lastEventId, ...request }
+    return openSse(this.#t, this.#portAfter(this.#port), this.#path, again, this.#portAfter)
   }
 
   #onHead(head: ResponseHead): void {

@@ -24,7 +24,7 @@ async function start(t: Test, options: AppOptions = {}): Promise<Started> {
       ),
     options
   )
-  return { app, streams: app.fastify.sseStreams, gate }
+  return { app, streams: app.streams, gate }
 }
 
 t.test('get', async (t) => {
@@ -478,7 +478,7 @@ t.test('maxConnectionAge truncates an old response, and the client resumes', asy
   gate.release(1)
   await client.waitForData(1)
   clock.advance(799)
-  t.equal(app.fastify.sseStreams.get('s')?.clients, 1, 'never earlier than 80 %')
+  t.equal(app.streams.get('s')?.clients, 1, 'never earlier than 80 %')
   clock.advance(1_201)
   t.equal(await client.waitForEnd(), 'truncated')
   const resumed = await client.reconnect()

@@ -59,7 +59,7 @@ t.test('a drop before the first event resumes, for clients that take an id witho
   gate.release(2)
   t.equal(await resumed.waitForEnd(), 'end')
   t.same(resumed.data, ['1', '2'])
-  t.equal(app.fastify.sseStreams.stats().started, 1)
+  t.equal(app.streams.stats().started, 1)
 })
 
 t.test('a clean end is a terminal block without data and a clean end of the body', async (t) => {
@@ -128,7 +128,7 @@ t.test('an abort truncates the body, and the reconnect gets 204', async (t) => {
   const client = await app.open('/')
   gate.release(1)
   await client.waitForData(1)
-  await app.fastify.sseStreams.abort('s')
+  await app.streams.abort('s')
   t.equal(await client.waitForEnd(), 'truncated')
   t.notMatch(client.text, '.end')
   t.equal((await client.reconnect()).status, 204)
@@ -156,7 +156,7 @@ t.test('a cursor that cannot be served gets 204', async (t) => {
       const { app } = await startNumbers(t, 1, { onLost })
       for (const lastEventId of ['BBBBBBBB.1', 'junk']) t.equal((await app.open('/', { lastEventId })).status, 204)
       t.equal((await app.open('/attach', { lastEventId: 'BBBBBBBB.1' })).status, 204)
-      t.equal(app.fastify.sseStreams.stats().started, 0)
+      t.equal(app.streams.stats().started, 0)
     }
   })
 })

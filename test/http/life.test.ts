@@ -45,7 +45,7 @@ async function startLife(t: Test, plugin: StreamPluginOptions = {}): Promise<Lif
     },
     { clock, plugin: { bufferTTL: ttl, orphanTimeout, heartbeatInterval: 0, stallTimeout: Infinity, ...plugin } }
   )
-  return { app, streams: app.fastify.sseStreams, clock, gate, controller }
+  return { app, streams: app.streams, clock, gate, controller }
 }
 
 function clientsOf({ streams }: Life): number {

@@ -85,9 +85,9 @@ for (const { name, plugin, code, path } of refusals) {
       t.ok(Number.isInteger(seconds) && seconds >= 1, String(client.headers['retry-after']))
       retryAfter.add(seconds)
     }
-    t.equal(app.fastify.sseStreams.stats().rejected, 6)
-    t.equal(app.fastify.sseStreams.stats().started, 1)
-    t.equal(app.fastify.sseStreams.get('first', { ...(plugin.owner && { owner: 'ada' }) })?.clients, 1)
+    t.equal(app.streams.stats().rejected, 6)
+    t.equal(app.streams.stats().started, 1)
+    t.equal(app.streams.get('first', { ...(plugin.owner && { owner: 'ada' }) })?.clients, 1)
   })
 
   t.test(`${name} tells an EventSource, which a 503 would close for ever, to come back later`, async (t) => {
@@ -103,7 +103,7 @@ for (const { name, plugin, code, path } of refusals) {
       const [retry = 0] = client.retries
       t.ok(retry >= 2_500 && retry <= 7_500, `${retry} is 5 × 1000 ± 50 %`)
     }
-    t.equal(app.fastify.sseStreams.stats().started, 1)
+    t.equal(app.streams.stats().started, 1)
   })
 }
 
@@ -163,7 +163,7 @@ t.test('a client that left makes room for the next one', async (t) => {
   await first.drop()
   // The server learns of it a moment after the client: come back until it has.
   for (let status = 503; status === 503;) status = (await app.open('/first', { headers: { accept: '*/*' } })).status
-  t.equal(app.fastify.sseStreams.get('first')?.clients, 1)
+  t.equal(app.streams.get('first')?.clients, 1)
 })
 
 t.test('a finished stream gives way before anyone is refused', async (t) => {
@@ -179,7 +179,7 @@ t.test('a finished stream gives way before anyone is refused', async (t) => {
   const client = await app.open('/second')
   t.equal(await client.waitForEnd(), 'end')
   t.same(client.data, ['1'])
-  t.equal(app.fastify.sseStreams.get('first'), undefined)
+  t.equal(app.streams.get('first'), undefined)
 })
 
 t.test('the limit of one owner does not touch another', async (t) => {
@@ -212,7 +212,7 @@ t.test('while draining', async (t) => {
     await (await app.open('/running')).next()
     const closed = app.fastify.close()
     for (let isRefused = false; !isRefused;) {
-      isRefused = await app.fastify.sseStreams.start(numbers(0)).then(
+      isRefused = await app.streams.start(numbers(0)).then(
         () => false,
         () => true
       )
@@ -257,7 +257,7 @@ t.test('while draining', async (t) => {
     const { app, gate, closed } = await startDraining(t, {})
     const client = await app.open('/new', { headers: { accept: 'application/json' } })
     await client.waitForEnd()
-    t.equal(app.fastify.sseStreams.get('new'), undefined)
+    t.equal(app.streams.get('new'), undefined)
     gate.release(1)
     await closed
   })

@@ -1,6 +1,7 @@
 import { connect } from 'node:net'
 import t, { type Test } from 'tap'
-import type { AttachOptions, StreamOptions, StreamPluginOptions } from '../../src/index.ts'
+import type { AttachOptions, StreamOptions } from '../../src/index.ts'
+import type { RedisStoreOptions } from '../../src/store/redis.ts'
 import { numbers, numbersFrom } from '../helpers/numbers.ts'
 import type { SseClient } from '../helpers/sse-client.ts'
 import { startApp, type App } from '../helpers/start-app.ts'
@@ -19,7 +20,7 @@ async function startCounting(
   count: number,
   options: StreamOptions = {},
   attach: AttachOptions = {},
-  plugin: StreamPluginOptions = {}
+  store: RedisStoreOptions = {}
 ): Promise<Counting> {
   const gate = new StepGate()
   let runs = 0
@@ -37,7 +38,7 @@ async function startCounting(
       )
       fastify.get('/attach', (_, reply) => reply.sseAttach('s', attach))
     },
-    { plugin }
+    { store }
   )
   return { app, gate, runs: () => runs }
 }
@@ -47,9 +48,10 @@ async function startFinished(
   t: Test,
   count: number,
   options: StreamOptions = {},
-  attach: AttachOptions = {}
+  attach: AttachOptions = {},
+  store: RedisStoreOptions = {}
 ): Promise<Counting & { readonly first: SseClient; readonly epoch: string }> {
-  const counting = await startCounting(t, count, options, attach)
+  const counting = await startCounting(t, count, options, attach, store)
   const first = await counting.app.open('/')
   counting.gate.release(count)
   await first.waitForEnd()
@@ -76,7 +78,7 @@ t.test('HEAD', async (t) => {
     t.equal(await client.waitForEnd(), 'end')
     t.equal(client.bytes.length, 0)
     t.equal(runs(), 0)
-    t.equal(app.fastify.sseStreams.size, 0)
+    t.equal(app.streams.size, 0)
   })
 
   t.test('of a named stream that exists attaches nobody', async (t) => {
@@ -85,14 +87,18 @@ t.test('HEAD', async (t) => {
     const client = await app.open('/', { method: 'HEAD' })
     t.equal(client.headers['stream-id'], 's')
     t.equal(runs(), 1)
-    t.equal(app.fastify.sseStreams.get('s')?.clients, 1)
+    t.equal(app.streams.get('s')?.clients, 1)
+    t.equal(app.streams.stats().replicas, 0)
   })
 
   t.test('of an attach route says whether there is such a stream', async (t) => {
     const { app } = await startCounting(t, 1)
     t.equal((await app.open('/attach', { method: 'HEAD' })).status, 404)
     await app.open('/')
-    t.equal((await app.open('/attach', { method: 'HEAD' })).status, 200)
+    for (let instance = 0; instance < 2; instance++) {
+      t.equal((await app.open('/attach', { method: 'HEAD' })).status, 200)
+    }
+    t.equal(app.streams.stats().replicas, 0)
   })
 
   t.test('of a client that has everything gets 204', async (t) => {
@@ -107,7 +113,7 @@ t.test('HEAD', async (t) => {
     const client = await app.open('/', { method: 'HEAD' })
     t.equal(client.headers['content-type'], 'text/event-stream')
     t.equal(await client.waitForEnd(), 'end')
-    t.equal(app.fastify.sseStreams.size, 0)
+    t.equal(app.streams.size, 0)
   })
 })
 
@@ -180,6 +186,7 @@ t.test('a stream that exists, without a cursor', async (t) => {
     const first = await app.open('/')
     gate.release(1)
     await first.waitForData(1)
+    await app.untilShared('s')
     const live = await app.open('/attach')
     await live.next()
     gate.release(2)
@@ -192,6 +199,7 @@ t.test('a stream that exists, without a cursor', async (t) => {
     const first = await app.open('/')
     gate.release(1)
     await first.waitForData(1)
+    await app.untilShared('s')
     const live = await app.open('/attach')
     await live.next()
     await live.drop()
@@ -382,7 +390,7 @@ t.test('no such stream', async (t) => {
       ])
       t.equal((await client.reconnect()).status, 204)
       t.equal(runs(), 0)
-      t.equal(app.fastify.sseStreams.size, 0)
+      t.equal(app.streams.size, 0)
     })
   }
 
@@ -468,7 +476,7 @@ t.test('an unnamed stream', async (t) => {
     gate.release(2)
     await resumed.waitForEnd()
     t.same(resumed.data, ['2', '3'], 'the route counts, not the address')
-    t.equal(app.fastify.sseStreams.stats().started, 1)
+    t.equal(app.streams.stats().started, 1)
   })
 
   const strangers: [who: string, path: string, method: string, user: string][] = [
@@ -488,7 +496,7 @@ t.test('an unnamed stream', async (t) => {
       t.equal(await stranger.waitForEnd(), 'end')
       t.same(namesOf(stranger), ['stream-gap', 'stream-end'])
       t.equal(stranger.events[1]?.data, '{"outcome":"lost"}')
-      t.equal(app.fastify.sseStreams.stats().started, 1)
+      t.equal(app.streams.stats().started, 1)
     })
   }
 
@@ -496,7 +504,7 @@ t.test('an unnamed stream', async (t) => {
     const app = await startUnnamed(t, new StepGate())
     const [a, b] = await Promise.all([app.open('/a'), app.open('/a')])
     t.not(a.headers['stream-id'], b.headers['stream-id'])
-    t.equal(app.fastify.sseStreams.size, 2)
+    t.equal(app.streams.size, 2)
   })
 
   t.test('is attached to by its public id, by its owner only', async (t) => {
@@ -531,7 +539,7 @@ t.test('a named stream of another owner cannot be told from a missing one', asyn
 
   const own = await app.open('/', { headers })
   await own.next()
-  t.equal(app.fastify.sseStreams.stats().started, 2, 'the same name of another owner is another stream')
+  t.equal(app.streams.stats().started, 2, 'the same name of another owner is another stream')
   t.not(epochOf(own), epochOf(client))
 })
 
@@ -644,9 +652,11 @@ t.test('two simultaneous first requests share one run', async (t) => {
 })
 
 t.test('a stream that is started again after its removal has another epoch', async (t) => {
-  const { app, gate, first, runs } = await startFinished(t, 2, { bufferTTL: 0 })
+  // A store keeps it for four leases.
+  const { app, gate, first, runs } = await startFinished(t, 2, { bufferTTL: 0 }, {}, { lease: 400 })
   await first.drop()
-  t.equal(app.fastify.sseStreams.size, 0)
+  await app.untilGone('s')
+  t.equal(app.streams.size, 0)
   const second = await app.open('/')
   gate.release(2)
   await second.waitForEnd()
@@ -664,5 +674,5 @@ t.test('a client that closes in the middle of its request is forgotten', async (
   const client = await app.open('/')
   gate.release(1)
   await client.waitForEnd()
-  t.equal(app.fastify.sseStreams.stats().started, 1)
+  t.equal(app.streams.stats().started, 1)
 })

@@ -381,7 +381,7 @@ t.test('4.3 control events', async (t) => {
     )
     const client = await app.open('/')
     await client.next()
-    t.equal(await app.fastify.sseStreams.abort('s', { reason: 'secret' }), true)
+    t.equal(await app.streams.abort('s', { reason: 'secret' }), true)
     t.equal(await client.waitForEnd(), 'end')
     t.match(client.events.slice(1), [
       { event: 'stream-error', data: /^{"code":"STREAM_ABORTED",/, id: /\.1$/ },
