@@ -41,6 +41,7 @@ async function readFinished(
   const client = await app.open('/')
   gate.release(count)
   await client.waitForEnd()
+  await app.untilShared('s')
   return { app, gate, client, epoch: client.lastEventId?.split('.')[0] ?? '' }
 }
 
@@ -105,6 +106,7 @@ t.test('a failure truncates the body, and says nothing', async (t) => {
   )
   t.notMatch(client.text, /\.end|secret|\.2/)
 
+  await app.untilShared('s')
   const resumed = await client.reconnect()
   t.equal(resumed.status, 204, 'it has every event of the generator, whatever the outcome')
 })
@@ -117,6 +119,7 @@ t.test('a client that misses events of a failed stream gets them, and a truncate
   })
   const client = await app.open('/')
   await client.waitForEnd()
+  await app.untilShared('s')
   const again = await client.reconnect({ lastEventId: client.events[0]?.id })
   t.equal(again.status, 200)
   t.equal(await again.waitForEnd(), 'truncated')
@@ -131,6 +134,7 @@ t.test('an abort truncates the body, and the reconnect gets 204', async (t) => {
   await app.streams.abort('s')
   t.equal(await client.waitForEnd(), 'truncated')
   t.notMatch(client.text, '.end')
+  await app.untilShared('s')
   t.equal((await client.reconnect()).status, 204)
 })
 

@@ -1,12 +1,13 @@
 import t, { type Test } from 'tap'
 import type { StreamOptions, StreamPluginOptions } from '../../src/index.ts'
 import { numbers } from '../helpers/numbers.ts'
+import { severalInstances } from '../helpers/shared-store.ts'
 import { startApp, type App, type AppOptions } from '../helpers/start-app.ts'
 import { StepGate } from '../helpers/step-gate.ts'
 import { turn } from '../helpers/turns.ts'
 
 /** Streams that never finish, each under the name in its path; `/attach/…` follows one. */
-async function startRunning(
+async function startAll(
   t: Test,
   plugin: StreamPluginOptions,
   options: AppOptions = {},
@@ -27,6 +28,11 @@ async function startRunning(
     },
     { plugin, ...options }
   )
+}
+
+/** The same; limits are those of one instance. */
+async function startRunning(...args: Parameters<typeof startAll>): Promise<App> {
+  return (await startAll(...args)).at(0)
 }
 
 interface Refusal {
@@ -167,7 +173,7 @@ t.test('a client that left makes room for the next one', async (t) => {
 })
 
 t.test('a finished stream gives way before anyone is refused', async (t) => {
-  const app = await startApp(
+  const all = await startApp(
     t,
     (fastify) =>
       fastify.get<{ Params: { id: string } }>('/:id', (request, reply) =>
@@ -175,7 +181,9 @@ t.test('a finished stream gives way before anyone is refused', async (t) => {
       ),
     { plugin: { maxActiveStreams: 1, whenFull: 'reject' } }
   )
+  const app = all.at(0)
   await (await app.open('/first')).waitForEnd()
+  await all.untilShared('first')
   const client = await app.open('/second')
   t.equal(await client.waitForEnd(), 'end')
   t.same(client.data, ['1'])
@@ -193,6 +201,7 @@ t.test('the limit of one owner does not touch another', async (t) => {
 t.test('while draining', async (t) => {
   interface Draining {
     readonly app: App
+    readonly others: App
     readonly gate: StepGate
     readonly closed: Promise<undefined>
   }
@@ -200,7 +209,7 @@ t.test('while draining', async (t) => {
   /** A server in its drain phase: one stream still runs, the listener still takes requests. */
   async function startDraining(t: Test, plugin: StreamPluginOptions): Promise<Draining> {
     const gate = new StepGate()
-    const app = await startApp(
+    const all = await startApp(
       t,
       (fastify) => {
         fastify.get<{ Params: { id: string } }>('/:id', (request, reply) =>
@@ -209,6 +218,7 @@ t.test('while draining', async (t) => {
       },
       { plugin: { drainTimeout: 5_000, ...plugin }, fastify: { return503OnClosing: false } }
     )
+    const app = all.at(0)
     await (await app.open('/running')).next()
     const closed = app.fastify.close()
     for (let isRefused = false; !isRefused;) {
@@ -218,7 +228,7 @@ t.test('while draining', async (t) => {
       )
       await turn()
     }
-    return { app, gate, closed }
+    return { app, others: all.at(1), gate, closed }
   }
 
   for (const path of ['/new', '/running']) {
@@ -244,6 +254,19 @@ t.test('while draining', async (t) => {
     await closed
   })
 
+  t.test('another instance goes on serving what runs here', severalInstances, async (t) => {
+    const { others, gate, closed } = await startDraining(t, {})
+    const client = await others.open('/running')
+    await client.next()
+    gate.release(1)
+    t.equal(await client.waitForEnd(), 'end')
+    t.same(client.data, ['1'])
+    await closed
+    const late = await others.open('/running')
+    await late.waitForEnd()
+    t.same(late.data, ['1'])
+  })
+
   t.test('with retry: false it is truncated without a word', async (t) => {
     const { app, gate, closed } = await startDraining(t, { retry: false })
     const client = await app.open('/new')
@@ -260,5 +283,54 @@ t.test('while draining', async (t) => {
     t.equal(app.streams.get('new'), undefined)
     gate.release(1)
     await closed
+  })
+})
+
+t.test('on several instances', severalInstances, async (t) => {
+  const accept = '*/*'
+
+  for (const whenFull of ['evict', 'reject'] as const) {
+    t.test(`a stream of another one displaces none that runs, with whenFull: '${whenFull}'`, async (t) => {
+      const app = await startAll(t, { maxActiveStreams: 1, whenFull })
+      await app.at(0).open('/first')
+      await app.at(1).open('/second')
+      for (const path of ['/first', '/attach/first']) {
+        const refused = await app.at(1).open(path, { headers: { accept } })
+        t.equal(refused.status, 503)
+        t.match(await refused.json(), { code: 'FST_ERR_RSSE_REGISTRY_FULL' })
+        const sentAway = await app.at(1).open(path)
+        t.equal(await sentAway.waitForEnd(), 'truncated')
+        t.match(sentAway.text, /^retry: \d+\n\n$/)
+      }
+      t.match(app.streams.stats(), { running: 2, started: 2, evicted: 0 })
+    })
+  }
+
+  t.test('replicas give way to what is started', async (t) => {
+    const app = await startAll(t, { maxActiveStreams: 1, whenFull: 'reject' })
+    await app.at(0).open('/first')
+    const client = await app.at(1).open('/first')
+    await client.next()
+    t.equal((await app.at(1).open('/second', { headers: { accept } })).status, 200)
+    t.match(app.streams.stats(), { running: 2, evicted: 0 })
+  })
+
+  t.test('an owner with too many streams attaches to those that run elsewhere', async (t) => {
+    const app = await startAll(t, { maxStreamsPerOwner: 1, owner: () => 'ada' })
+    await app.at(0).open('/first')
+    await app.at(1).open('/second')
+    const client = await app.at(1).open('/first', { headers: { accept } })
+    t.equal(client.status, 200)
+    t.equal((await client.next()).event, 'stream-start')
+    t.equal((await app.at(1).open('/third', { headers: { accept } })).status, 503)
+    t.equal(app.streams.stats().started, 2)
+  })
+
+  t.test('each has clients of its own', async (t) => {
+    const app = await startAll(t, { maxClientsPerStream: 1 })
+    for (const status of [200, 200, 503, 503]) {
+      t.equal((await app.open('/first', { headers: { accept } })).status, status)
+    }
+    t.equal(app.streams.get('first')?.clients, 2)
   })
 })

@@ -9,7 +9,7 @@ import { StepGate } from '../helpers/step-gate.ts'
 
 const FIRST_BLOCK = /^retry: (\d+)\nevent: stream-start\ndata: {"streamId":"([\w-]+)"}\nid: ([\w-]+)\.0\n\n/
 
-/** One stream of these values at `/`, and a client that has read all of it. */
+/** One stream of these values at `/`, and a client that has read all of it; whoever resumes reads the same bytes. */
 async function streamOf(
   t: Test,
   values: Iterable<SseInput>,
@@ -25,6 +25,9 @@ async function streamOf(
   )
   const client = await app.open('/')
   t.equal(await client.waitForEnd(), 'end')
+  const resumed = await client.reconnect({ lastEventId: client.events[0]?.id })
+  t.equal(await resumed.waitForEnd(), 'end')
+  t.same(resumed.blocks.slice(1), client.blocks.slice(1))
   return client
 }
 
@@ -183,6 +186,7 @@ t.test('4.2 frames', async (t) => {
     const all = await app.open('/')
     gate.release(2)
     await all.waitForData(2)
+    await app.untilShared('s')
     const live = await app.open('/live')
     t.match(await live.next(), { event: 'stream-start', id: /\.2$/ })
     gate.release(2)
@@ -267,6 +271,8 @@ t.test('heartbeat', async (t) => {
         fastify.get('/', (_, reply) => reply.sseFromGenerator(numbers(9, gate), { streamId: 's', ...options })),
       { clock, plugin }
     )
+    // It started the stream; the client of the test comes to one that is there.
+    await app.open('/')
     return { app, clock, gate }
   }
 
@@ -372,6 +378,9 @@ t.test('4.3 control events', async (t) => {
       const [failure, end] = client.events.slice(-2)
       t.same(JSON.parse(failure?.data ?? ''), { code, message })
       t.equal(end?.data, '{"outcome":"failed"}', "a generator's own error, whatever its name, is a failure")
+      const resumed = await client.reconnect({ lastEventId: client.events[1]?.id })
+      t.equal(await resumed.waitForEnd(), 'end')
+      t.same(resumed.blocks.slice(1), client.blocks.slice(2), 'whoever resumes is told the same')
     })
   }
 
@@ -379,15 +388,17 @@ t.test('4.3 control events', async (t) => {
     const app = await startApp(t, (fastify) =>
       fastify.get('/', (_, reply) => reply.sseFromGenerator(numbers(1, new StepGate()), { streamId: 's' }))
     )
-    const client = await app.open('/')
-    await client.next()
+    const clients = [await app.open('/'), await app.open('/')]
+    for (const client of clients) await client.next()
     t.equal(await app.streams.abort('s', { reason: 'secret' }), true)
-    t.equal(await client.waitForEnd(), 'end')
-    t.match(client.events.slice(1), [
-      { event: 'stream-error', data: /^{"code":"STREAM_ABORTED",/, id: /\.1$/ },
-      { event: 'stream-end', data: '{"outcome":"aborted"}' }
-    ])
-    t.notMatch(client.text, 'secret')
+    for (const client of clients) {
+      t.equal(await client.waitForEnd(), 'end')
+      t.match(client.events.slice(1), [
+        { event: 'stream-error', data: /^{"code":"STREAM_ABORTED",/, id: /\.1$/ },
+        { event: 'stream-end', data: '{"outcome":"aborted"}' }
+      ])
+      t.notMatch(client.text, 'secret')
+    }
   })
 
   t.test('an eviction is told by its code', async (t) => {
@@ -399,14 +410,16 @@ t.test('4.3 control events', async (t) => {
         ),
       { plugin: { maxActiveStreams: 1 } }
     )
-    const client = await app.open('/first')
-    await client.next()
-    await app.open('/second')
-    t.equal(await client.waitForEnd(), 'end')
-    t.match(client.events.slice(1), [
-      { event: 'stream-error', data: /^{"code":"STREAM_EVICTED",/ },
-      { event: 'stream-end', data: '{"outcome":"evicted"}' }
-    ])
+    const clients = [await app.open('/first'), await app.open('/first')]
+    for (const client of clients) await client.next()
+    await app.at(0).open('/second')
+    for (const client of clients) {
+      t.equal(await client.waitForEnd(), 'end')
+      t.match(client.events.slice(1), [
+        { event: 'stream-error', data: /^{"code":"STREAM_EVICTED",/ },
+        { event: 'stream-end', data: '{"outcome":"evicted"}' }
+      ])
+    }
   })
 
   t.test('an error is outside the limits of the log: it pushes no event out', async (t) => {
