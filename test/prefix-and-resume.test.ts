@@ -1,11 +1,10 @@
 import assert from 'node:assert/strict'
 import { createParser } from 'eventsource-parser'
 import fc from 'fast-check'
-import Fastify, { type FastifyInstance } from 'fastify'
 import { test, type Test } from 'tap'
-import streamPlugin, { type SseInput, type StreamPluginOptions } from '../src/index.ts'
+import type { SseInput, StreamPluginOptions } from '../src/index.ts'
 import { numbers, numbersFrom } from './helpers/numbers.ts'
-import { startApp } from './helpers/start-app.ts'
+import { startApp, type App } from './helpers/start-app.ts'
 import { StepGate } from './helpers/step-gate.ts'
 import { turnsUntil } from './helpers/turns.ts'
 
@@ -31,27 +30,23 @@ function read(body: Buffer): Read {
   return { events, lastEventId }
 }
 
-async function createApp(
-  t: Test,
-  messages: readonly SseInput[],
-  options: StreamPluginOptions = {}
-): Promise<FastifyInstance> {
-  const fastify = Fastify()
-  t.teardown(() => fastify.close())
-  await fastify.register(streamPlugin, options)
-  fastify.get('/', (_, reply) => reply.sseFromGenerator(() => messages, { streamId: 'a' }))
-  return fastify
+function createApp(t: Test, messages: readonly SseInput[], plugin: StreamPluginOptions = {}): Promise<App> {
+  return startApp(
+    t,
+    (fastify) => fastify.get('/', (_, reply) => reply.sseFromGenerator(() => messages, { streamId: 'a' })),
+    { plugin }
+  )
 }
 
-async function get(fastify: FastifyInstance, lastEventId?: string): Promise<Buffer> {
+async function get(app: App, lastEventId?: string): Promise<Buffer> {
   const headers = lastEventId === undefined ? {} : { 'last-event-id': lastEventId }
-  const { rawPayload } = await fastify.inject({ url: '/', headers })
+  const { rawPayload } = await app.inject({ url: '/', headers })
   return rawPayload
 }
 
-async function assertResumes(fastify: FastifyInstance, whole: Buffer, bytes: number): Promise<void> {
+async function assertResumes(app: App, whole: Buffer, bytes: number): Promise<void> {
   const prefix = read(whole.subarray(0, bytes))
-  const rest = read(await get(fastify, prefix.lastEventId))
+  const rest = read(await get(app, prefix.lastEventId))
   // Whoever was cut before its first id comes back as a new client.
   const before = prefix.lastEventId === undefined ? [] : prefix.events
   assert.deepEqual([...before, ...rest.events], read(whole).events, `cut after ${bytes} bytes`)
@@ -68,44 +63,42 @@ const EXAMPLES: readonly SseInput[] = [
 ]
 
 test('a response that is cut after any byte is completed by what follows', async (t) => {
-  const fastify = await createApp(t, EXAMPLES)
-  const whole = await get(fastify)
+  const app = await createApp(t, EXAMPLES)
+  const whole = await get(app)
   t.equal(read(whole).events.length, EXAMPLES.length + 1)
-  for (let bytes = 0; bytes <= whole.length; bytes++) await assertResumes(fastify, whole, bytes)
+  for (let bytes = 0; bytes <= whole.length; bytes++) await assertResumes(app, whole, bytes)
 })
 
 test('so is one of a stream that fails', async (t) => {
-  const fastify = Fastify()
-  t.teardown(() => fastify.close())
-  await fastify.register(streamPlugin)
-  fastify.get('/', (_, reply) =>
-    reply.sseFromGenerator(
-      async function* () {
-        yield* EXAMPLES
-        throw new Error('secret')
-      },
-      { streamId: 'a' }
+  const app = await startApp(t, (fastify) =>
+    fastify.get('/', (_, reply) =>
+      reply.sseFromGenerator(
+        async function* () {
+          yield* EXAMPLES
+          throw new Error('secret')
+        },
+        { streamId: 'a' }
+      )
     )
   )
-  const whole = await get(fastify)
+  const whole = await get(app)
   t.equal(read(whole).events.length, EXAMPLES.length + 2)
-  for (let bytes = 0; bytes <= whole.length; bytes++) await assertResumes(fastify, whole, bytes)
+  for (let bytes = 0; bytes <= whole.length; bytes++) await assertResumes(app, whole, bytes)
 })
 
 test('so is one of an unnamed stream, as soon as it has its first id', async (t) => {
-  const fastify = Fastify()
-  t.teardown(() => fastify.close())
-  await fastify.register(streamPlugin)
   let runs = 0
-  fastify.get('/', (_, reply) =>
-    reply.sseFromGenerator(() => {
-      runs += 1
-      return EXAMPLES
-    })
+  const app = await startApp(t, (fastify) =>
+    fastify.get('/', (_, reply) =>
+      reply.sseFromGenerator(() => {
+        runs += 1
+        return EXAMPLES
+      })
+    )
   )
-  const whole = await get(fastify)
+  const whole = await get(app)
   const first = whole.indexOf('\n\n') + 2
-  for (let bytes = first; bytes <= whole.length; bytes++) await assertResumes(fastify, whole, bytes)
+  for (let bytes = first; bytes <= whole.length; bytes++) await assertResumes(app, whole, bytes)
   t.equal(runs, 1)
 })
 
@@ -128,11 +121,11 @@ test('whatever is yielded, and wherever it is cut', async (t) => {
       fc.array(message, { maxLength: 30 }),
       fc.array(fc.double({ min: 0, max: 1, noNaN: true }), { minLength: 1, maxLength: 8 }),
       async (messages, shares) => {
-        const fastify = await createApp(t, messages)
-        const whole = await get(fastify)
+        const app = await createApp(t, messages)
+        const whole = await get(app)
         assert.equal(read(whole).events.length, messages.length + 1)
-        for (const share of shares) await assertResumes(fastify, whole, Math.floor(share * whole.length))
-        await fastify.close()
+        for (const share of shares) await assertResumes(app, whole, Math.floor(share * whole.length))
+        await app.close()
       }
     ),
     { numRuns: 60 }
@@ -140,13 +133,13 @@ test('whatever is yielded, and wherever it is cut', async (t) => {
 })
 
 test('a log that has lost its beginning is completed by the gap, with the exact number', async (t) => {
-  const fastify = await createApp(t, [], { bufferSize: 20 })
-  await fastify.ready()
-  await fastify.sseStreams.start(numbers(50), { streamId: 'a' })
-  await turnsUntil('the end', () => fastify.sseStreams.get('a')?.state === 'finished')
-  const epoch = read(await get(fastify)).lastEventId?.split('.')[0] as string
+  const app = await createApp(t, [], { bufferSize: 20 })
+  await app.streams.start(numbers(50), { streamId: 'a' })
+  await turnsUntil('the end', () => app.streams.get('a')?.state === 'finished')
+  await app.untilShared('a')
+  const epoch = read(await get(app)).lastEventId?.split('.')[0] as string
   for (let k = 0; k <= 50; k++) {
-    const { events } = read(await get(fastify, `${epoch}.${k}`))
+    const { events } = read(await get(app, `${epoch}.${k}`))
     const data = events.map((event) => JSON.parse(event) as [string | undefined, string])
     const gap = data[0]?.[0] === 'stream-gap' ? (JSON.parse(data.shift()?.[1] as string) as object) : undefined
     t.strictSame(gap, k < 30 ? { reason: 'trimmed', missed: 30 - k, resumesAt: 31 } : undefined)

@@ -92,7 +92,7 @@ t.test('another owner with the right id and the right cursor', async (t) => {
     t.match(foreign.text, /"reason":"lost"/)
     t.notMatch(foreign.text, SECRET)
     t.strictSame(runs, ['ada'], 'and starts nothing')
-    t.equal(app.fastify.sseStreams.get('s', { owner: 'ada' })?.clients, 1, 'and displaces nobody')
+    t.equal(app.streams.get('s', { owner: 'ada' })?.clients, 1, 'and displaces nobody')
     gate.release(2)
     t.equal(await ada.waitForEnd(), 'end')
     t.equal(ada.data.length, 4)
@@ -120,7 +120,8 @@ t.test('another owner with the right id and the right cursor', async (t) => {
   })
 
   t.test('is told of no limit that only the stream of somebody else has reached', async (t) => {
-    const { app } = await startStage(t, { maxClientsPerStream: 1, maxStreamsPerOwner: 1 })
+    const stage = await startStage(t, { maxClientsPerStream: 1, maxStreamsPerOwner: 1 })
+    const app = stage.app.at(0)
     await app.open('/named', as('ada'))
     const refused = await app.open('/named', as('ada', { headers: { accept: '*/*' } }))
     t.equal(refused.status, 503)
@@ -234,7 +235,7 @@ t.test('a second client of the same owner joins, and displaces nobody', async (t
 
 t.test('sseStreams respects the owner', async (t) => {
   const { app } = await startStage(t)
-  const { sseStreams } = app.fastify
+  const sseStreams = app.streams
   const ada = await app.open('/named', as('ada'))
   await app.open('/named', as('bob'))
 
@@ -281,7 +282,7 @@ t.test('an owner that is nobody is an error, never a shared namespace', async (t
       t.equal(client.status, 500)
       t.equal((await client.json())['code'], 'FST_ERR_RSSE_OWNER_INVALID')
     }
-    t.equal(app.fastify.sseStreams.size, 0)
+    t.equal(app.streams.size, 0)
   }
 })
 
@@ -305,7 +306,7 @@ t.test('no cursor, epoch or payload is in any line of the log', async (t) => {
   gate.release(1)
   await aborted.waitForData(1)
   remember(aborted)
-  app.fastify.sseStreams.abortAll('a-private-reason')
+  app.streams.abortAll('a-private-reason')
   await aborted.waitForEnd()
   const left = await app.open('/unnamed', as('eve'))
   gate.release(1)

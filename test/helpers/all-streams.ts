@@ -65,12 +65,12 @@ export class AllStreams implements SseStreams {
   }
 
   /** Asked at an instance that does not run it. */
-  find(streamId: string, options?: Options): Promise<StreamInfo | undefined> {
+  async find(streamId: string, options?: Options): Promise<StreamInfo | undefined> {
     return this.#elsewhere(streamId, options).find(streamId, options)
   }
 
   /** Asked at an instance that does not run it. */
-  abort(streamId: string, options?: Options): Promise<boolean> {
+  async abort(streamId: string, options?: Options): Promise<boolean> {
     return this.#elsewhere(streamId, options).abort(streamId, options)
   }
 
