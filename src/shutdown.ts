@@ -52,7 +52,7 @@ export class Shutdown {
 
   close(): Promise<void> {
     if (this.#closing !== undefined) return this.#closing
-    this.#deadline = this.#registry.clock.now() + shutdownBudgetMs(this.#settings)
+    this.#endWithin(shutdownBudgetMs(this.#settings))
     this.#closing = this.#run()
     return this.#closing
   }
@@ -66,13 +66,20 @@ export class Shutdown {
     const registry = this.#registry
     const { drainTimeoutMs, abortTimeoutMs } = this.#settings
     await this.#waitUntil(() => registry.running === 0, drainTimeoutMs)
+    this.#endWithin(abortTimeoutMs + FLUSH_TIMEOUT_MS)
     for (const stream of registry.allStreams()) stream.cut('Server shutdown')
     await this.#waitUntil(() => registry.producers === 0, abortTimeoutMs)
+    this.#endWithin(FLUSH_TIMEOUT_MS)
     for (const stream of registry.allStreams()) stream.letGo()
     for (const subscriber of registry.subscribers) subscriber.sendAway(this.returnAfterMs)
     await this.#waitUntil(() => registry.subscribers.size === 0, FLUSH_TIMEOUT_MS)
     for (const subscriber of registry.subscribers) subscriber.destroy()
     registry.clear()
+  }
+
+  // What a phase did not need is not waited for by those who are sent away after it.
+  #endWithin(budgetMs: number): void {
+    this.#deadline = this.#registry.clock.now() + budgetMs
   }
 
   #waitUntil(isDone: () => boolean, timeoutMs: number): Promise<void> {

@@ -244,6 +244,17 @@ test('how long clients must stay away shrinks with what is left of the shutdown'
   t.equal(registry.returnAfterMs, 5_500)
 })
 
+test('nor does anybody stay away for a part that was not needed', async (t) => {
+  const { registry, start, attach } = createRegistry(t, { ...QUIET, drainTimeout: 60_000, abortTimeout: 3_000 })
+  const feed = new Feed()
+  attach(start(feed.handler), { reads: false, highWaterMark: 1 })
+  void registry.close()
+  feed.push('1')
+  feed.end()
+  await turn()
+  t.equal(registry.returnAfterMs, 1_000 + 1_000)
+})
+
 test('a stream that is evicted during the drain is cut with the others', async (t) => {
   const { registry, clock, start } = createRegistry(t, { ...QUIET, maxActiveStreams: 1, abortTimeout: 1_000 })
   start(new Feed({ ignoresSignal: true }).handler, { streamId: 'a' })
