@@ -13,7 +13,8 @@ import { openSse, sendSse, type SseClient, type SseRequest } from './sse-client.
 export interface AppOptions {
   /** Options of the plugin; `false` leaves the registration to the test. */
   readonly plugin?: StreamPluginOptions | false | undefined
-  readonly clock?: Clock | undefined
+  /** For all instances, or for each as this says; the system's where nothing is said. */
+  readonly clock?: Clock | ((instance: number) => Clock | undefined) | undefined
   readonly http2?: boolean | undefined
   readonly fastify?: FastifyServerOptions | undefined
   /** Of the store, where there are several instances. */
@@ -58,18 +59,21 @@ export async function startApp(
   setUp: (fastify: FastifyInstance) => unknown,
   options: AppOptions = {}
 ): Promise<App> {
-  if (INSTANCES === 1 || options.plugin === false) return appOf(t, [await startInstance(t, setUp, options)], options)
-  const stores = await createStores(t, options.store)
+  const isAlone = INSTANCES === 1 || options.plugin === false
+  const stores = isAlone ? [undefined] : await createStores(t, options.store)
   const instances: FastifyInstance[] = []
-  for (const store of stores) instances.push(await startInstance(t, setUp, options, store))
+  for (const [index, store] of stores.entries()) {
+    const clock = typeof options.clock === 'function' ? options.clock(index) : options.clock
+    instances.push(await startInstance(t, setUp, { ...options, clock }, store))
+  }
   return appOf(t, instances, options)
 }
 
 async function startInstance(
   t: Test,
   setUp: (fastify: FastifyInstance) => unknown,
-  options: AppOptions,
-  store?: StreamStore
+  options: AppOptions & { readonly clock: Clock | undefined },
+  store: StreamStore | undefined
 ): Promise<FastifyInstance> {
   // The types of the protocols differ in their raw requests only, which the tests do not touch.
   const fastify = Fastify({ ...options.fastify, ...(options.http2 && { http2: true }) } as FastifyServerOptions)

@@ -3,6 +3,7 @@ import type { SseStreams, StreamInfo } from '../../src/index.ts'
 import { eventually } from '../helpers/eventually.ts'
 import { ManualClock } from '../helpers/manual-clock.ts'
 import { numbers } from '../helpers/numbers.ts'
+import { INSTANCES, oneInstance } from '../helpers/shared-store.ts'
 import { startApp, type App, type AppOptions } from '../helpers/start-app.ts'
 import { StepGate } from '../helpers/step-gate.ts'
 import { turn } from '../helpers/turns.ts'
@@ -141,7 +142,8 @@ t.test('start', async (t) => {
     }
     const first = await streams.start(handler, { streamId: 's' })
     const second = await streams.start(handler, { streamId: 's' })
-    t.same(second, first)
+    t.same(second, { ...first, home: INSTANCES === 1 })
+    t.equal(streams.stats().replicas, 0)
     t.equal(runs, 1)
     t.equal(streams.stats().started, 1)
   })
@@ -153,7 +155,7 @@ t.test('start', async (t) => {
     t.ok(streams.get(info.streamId))
   })
 
-  t.test('acts before it returns', async (t) => {
+  t.test('acts before it returns', oneInstance('a store has to answer first'), async (t) => {
     const { streams } = await start(t)
     const starting = streams.start(numbers(1, new StepGate()), { streamId: 's' })
     t.ok(streams.get('s'))
@@ -203,7 +205,8 @@ t.test('start', async (t) => {
   })
 
   t.test('rejects where a request would be refused', async (t) => {
-    const { streams } = await start(t, { plugin: { maxActiveStreams: 1, whenFull: 'reject' } })
+    const { app } = await start(t, { plugin: { maxActiveStreams: 1, whenFull: 'reject' } })
+    const { streams } = app.at(0)
     await streams.start(numbers(1, new StepGate()), { streamId: 'a' })
     await t.rejects(streams.start(numbers(1), { streamId: 'b' }), {
       code: 'FST_ERR_RSSE_REGISTRY_FULL',
@@ -246,7 +249,7 @@ t.test('start', async (t) => {
 
 t.test('abort', async (t) => {
   t.test('aborts a running stream; its signal has an AbortError with the reason', async (t) => {
-    const { streams } = await start(t)
+    const { app, streams } = await start(t)
     let reason: unknown
     await streams.start(
       async function* (signal) {
@@ -256,7 +259,7 @@ t.test('abort', async (t) => {
       { streamId: 's' }
     )
     await turn()
-    t.equal(await streams.abort('s', { reason: 'stop button' }), true)
+    t.equal(await app.at(0).streams.abort('s', { reason: 'stop button' }), true)
     t.ok(reason instanceof DOMException)
     t.match(reason, { name: 'AbortError', message: 'stop button' })
     await eventually('it has finished', () => streams.get('s')?.state === 'finished')
@@ -269,6 +272,7 @@ t.test('abort', async (t) => {
     const client = await app.open('/s')
     gate.release(2)
     await client.waitForEnd()
+    await app.untilShared('s')
     t.equal(await streams.abort('s'), false)
     t.equal(streams.get('s')?.outcome, 'completed')
   })
@@ -277,6 +281,8 @@ t.test('abort', async (t) => {
     const { app, streams } = await start(t)
     await app.open('/s')
     t.equal(await streams.abort('s'), true)
+    await eventually('it has finished', () => streams.get('s')?.state === 'finished')
+    await app.untilShared('s')
     t.equal(await streams.abort('s'), false)
   })
 
@@ -299,6 +305,7 @@ t.test('abort', async (t) => {
       client.events.map(({ event }) => event),
       ['stream-start', undefined, 'stream-error', 'stream-end']
     )
+    await app.untilShared('s')
     const late = await app.open('/s')
     await late.waitForEnd()
     t.same(late.events, client.events)
@@ -385,11 +392,14 @@ t.test('stats', async (t) => {
     await (await app.open('/s', { lastEventId: 'BBBBBBBB.1' })).waitForEnd()
     t.equal(streams.stats().gaps, 1)
     clock.advance(1_000)
+    // A replica lingers.
+    if (INSTANCES > 1) clock.advance(4_000)
     t.match(streams.stats(), { finished: 0, expired: 1, bufferedEvents: 0, bufferedBytes: 0 })
   })
 
   t.test('balance: what was started runs or has one outcome', async (t) => {
-    const { streams } = await start(t, { plugin: { maxActiveStreams: 3 } })
+    const { app } = await start(t, { plugin: { maxActiveStreams: 3 } })
+    const { streams } = app.at(0)
     await streams.start(() => [], { streamId: 'completes' })
     await streams.start(
       // eslint-disable-next-line require-yield

@@ -4,6 +4,7 @@ import { eventually } from '../helpers/eventually.ts'
 import { ManualClock } from '../helpers/manual-clock.ts'
 import { numbers } from '../helpers/numbers.ts'
 import type { SseClient } from '../helpers/sse-client.ts'
+import { INSTANCES, oneInstance } from '../helpers/shared-store.ts'
 import { startApp, type App } from '../helpers/start-app.ts'
 import { StepGate } from '../helpers/step-gate.ts'
 
@@ -13,10 +14,19 @@ import { StepGate } from '../helpers/step-gate.ts'
 const ttl = 60_000
 const orphanTimeout = 20_000
 
+const keptElsewhere = oneInstance('the store keeps a finished stream that has given way here')
+
+// Where there is a store, its timers are far away.
+const NEVER_POLLS = { lease: 1_000_000_000, pollInterval: 1_000_000_000 }
+
 interface Life {
   readonly app: App
+  /** The instance that runs the streams, whose time the test makes. */
+  readonly home: App
   readonly streams: SseStreams
   readonly clock: ManualClock
+  /** Timers that are armed without any stream. */
+  readonly idle: number
   /** Three steps finish the stream; the outcome is in its path. */
   readonly gate: StepGate
   readonly controller: AbortController
@@ -43,13 +53,18 @@ async function startLife(t: Test, plugin: StreamPluginOptions = {}): Promise<Lif
       )
       fastify.get('/other', (_, reply) => reply.sseFromGenerator(numbers(1, new StepGate()), { streamId: 'other' }))
     },
-    { clock, plugin: { bufferTTL: ttl, orphanTimeout, heartbeatInterval: 0, stallTimeout: Infinity, ...plugin } }
+    {
+      clock: (instance) => (instance === 0 ? clock : undefined),
+      store: NEVER_POLLS,
+      plugin: { bufferTTL: ttl, orphanTimeout, heartbeatInterval: 0, stallTimeout: Infinity, ...plugin }
+    }
   )
-  return { app, streams: app.streams, clock, gate, controller }
+  const home = app.at(0)
+  return { app, home, streams: home.streams, clock, idle: clock.pending, gate, controller }
 }
 
-function clientsOf({ streams }: Life): number {
-  return streams.get('s')?.clients ?? 0
+function clientsOf({ app }: Life): number {
+  return app.streams.get('s')?.clients ?? 0
 }
 
 async function leave(life: Life, client: SseClient): Promise<void> {
@@ -58,20 +73,22 @@ async function leave(life: Life, client: SseClient): Promise<void> {
 }
 
 /** The stream has finished and has no client: it expires after exactly one TTL, and leaves nothing. */
-async function expires(t: Test, { streams, clock }: Life, outcome: StreamOutcome): Promise<void> {
+async function expires(t: Test, { streams, clock, idle }: Life, outcome: StreamOutcome): Promise<void> {
   await eventually('it has finished and is alone', () => {
     const info = streams.get('s')
     return info?.state === 'finished' && info.clients === 0
   })
   // An aborted generator is given time to close before the TTL begins.
   await eventually('a full TTL', () => clock.nextIn === ttl)
-  t.equal(clock.pending, 1, 'one timer')
+  t.equal(clock.pending, idle + 1, 'one timer')
   t.equal(streams.get('s')?.outcome, outcome)
   clock.advance(ttl - 1)
   t.ok(streams.get('s'), 'still there at TTL - 1 ms')
   clock.advance(1)
   t.equal(streams.get('s'), undefined, 'gone at TTL')
-  t.equal(clock.pending, 0, 'no timer is left')
+  t.equal(clock.pending, idle, 'no timer is left')
+  // What the store does not have yet is kept for it.
+  if (INSTANCES > 1) await eventually('it is stored', () => streams.stats().bufferedBytes === 0)
   t.match(streams.stats(), { running: 0, finished: 0, clients: 0, bufferedEvents: 0, bufferedBytes: 0, expired: 1 })
 }
 
@@ -162,15 +179,15 @@ t.test('a client that comes back keeps it from the orphan timeout', async (t) =>
 })
 
 t.test('is evicted while its client is connected', async (t) => {
-  const { app, streams, clock } = await startLife(t, { maxActiveStreams: 1, orphanTimeout: Infinity })
-  const client = await app.open('/completes')
+  const { home, streams, clock, idle } = await startLife(t, { maxActiveStreams: 1, orphanTimeout: Infinity })
+  const client = await home.open('/completes')
   await client.next()
-  await app.open('/other')
+  await home.open('/other')
   t.equal(await client.waitForEnd(), 'end')
   t.equal(client.events.at(-1)?.data, '{"outcome":"evicted"}')
   t.equal(streams.get('s'), undefined)
   await eventually('its generator has closed', () => streams.stats().running === 1)
-  t.equal(clock.pending, 0)
+  t.equal(clock.pending, idle)
   t.match(streams.stats(), { evicted: 1, removedForCapacity: 1, clients: 1 })
 })
 
@@ -187,10 +204,11 @@ t.test(
     const client = await life.app.open('/completes')
     life.gate.release(3)
     await client.waitForEnd()
-    await eventually('its TTL', () => life.clock.pending === 1)
+    await eventually('its TTL', () => life.clock.pending === life.idle + 1)
     life.clock.advance(ttl - 1)
 
-    const back = await life.app.open('/completes', { lastEventId: client.userEvents[0]?.id })
+    // Each copy of a finished stream has a time of its own.
+    const back = await life.home.open('/completes', { lastEventId: client.userEvents[0]?.id })
     t.equal(await back.waitForEnd(), 'end')
     t.same(back.data, ['2', '3'])
     await expires(t, life, 'completed')
@@ -213,7 +231,7 @@ t.test('a finished stream with a client that still reads its replay is never rem
   await expires(t, life, 'completed')
 })
 
-t.test('an older stream never takes a newer one of the same name along', async (t) => {
+t.test('an older stream never takes a newer one of the same name along', keptElsewhere, async (t) => {
   const { app, streams, clock, gate } = await startLife(t, { maxActiveStreams: 1 })
   const first = await app.open('/completes')
   gate.release(3)
@@ -230,9 +248,9 @@ t.test('an older stream never takes a newer one of the same name along', async (
 })
 
 t.test('re-inserting an existing name at capacity evicts nobody', async (t) => {
-  const { app, streams } = await startLife(t, { maxActiveStreams: 2 })
-  await app.open('/other')
-  const clients = [await app.open('/completes'), await app.open('/completes'), await app.open('/completes')]
+  const { home, streams } = await startLife(t, { maxActiveStreams: 2 })
+  await home.open('/other')
+  const clients = [await home.open('/completes'), await home.open('/completes'), await home.open('/completes')]
   t.equal(streams.size, 2)
   t.equal(streams.get('s')?.clients, clients.length)
   t.equal(streams.stats().removedForCapacity, 0)

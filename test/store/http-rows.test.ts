@@ -10,6 +10,8 @@ const FILES = [
   'http/wire.test.ts',
   'http/control-events-off.test.ts',
   'http/refused.test.ts',
+  'http/life.test.ts',
+  'http/api.test.ts',
   'prefix-and-resume.test.ts',
   'hardening/whose-stream.test.ts'
 ]
