@@ -227,16 +227,16 @@ t.test('streamId', async (t) => {
           t.equal((await client.json())['code'], 'FST_ERR_RSSE_STREAM_ID_INVALID')
           t.notOk('stream-id' in client.headers || 'set-cookie' in client.headers)
         }
-        t.throws(() => app.fastify.sseStreams.get(streamId), { code: 'FST_ERR_RSSE_STREAM_ID_INVALID' })
-        await t.rejects(app.fastify.sseStreams.abort(streamId), { code: 'FST_ERR_RSSE_STREAM_ID_INVALID' })
+        t.throws(() => app.streams.get(streamId), { code: 'FST_ERR_RSSE_STREAM_ID_INVALID' })
+        await t.rejects(app.streams.abort(streamId), { code: 'FST_ERR_RSSE_STREAM_ID_INVALID' })
         await t.rejects(
-          app.fastify.sseStreams.start(() => ['x'], { streamId }),
+          app.streams.start(() => ['x'], { streamId }),
           {
             code: 'FST_ERR_RSSE_STREAM_ID_INVALID'
           }
         )
       }
-      t.equal(app.fastify.sseStreams.size, 0)
+      t.equal(app.streams.size, 0)
     })
   }
 })
@@ -273,10 +273,10 @@ t.test('owner: whatever it is made of, it is a namespace of its own and reaches 
     t.strictSame(client.data, [`of ${JSON.stringify(owner)}`])
     t.notOk(Object.values(client.headers).includes(owner))
   }
-  t.equal(app.fastify.sseStreams.size, owners.length)
+  t.equal(app.streams.size, owners.length)
   for (const owner of owners) {
     t.strictSame(
-      app.fastify.sseStreams.list({ owner }).map((info) => info.owner),
+      app.streams.list({ owner }).map((info) => info.owner),
       [owner]
     )
   }

@@ -150,7 +150,7 @@ async function isErrorAnswer(t: Test, app: App, expected: object, request: SseRe
   t.match(client.headers['content-type'], 'application/json')
   t.notOk('stream-id' in client.headers)
   t.match(await client.json(), expected)
-  t.equal(app.fastify.sseStreams.size, 0, 'no stream exists')
+  t.equal(app.streams.size, 0, 'no stream exists')
   await client.drop()
 }
 
@@ -210,7 +210,7 @@ t.test('a wrong option of a call is an ordinary error response', async (t) => {
     const client = await app.open('/')
     await client.waitForEnd()
     t.same(client.data, ['1'])
-    t.ok(app.fastify.sseStreams.get('s'), 'unused: the TTL is that of its start')
+    t.ok(app.streams.get('s'), 'unused: the TTL is that of its start')
   })
 })
 
@@ -277,8 +277,8 @@ t.test('a wrong owner is an error, never a shared namespace', async (t) => {
     const app = await startWith(t, { owner: () => 'ada' })
     app.answer = (_, reply) => reply.sseFromGenerator(numbers(0), { streamId: 's', owner: 'bob' })
     await (await app.open('/')).waitForEnd()
-    t.ok(app.fastify.sseStreams.get('s', { owner: 'bob' }))
-    t.equal(app.fastify.sseStreams.get('s', { owner: 'ada' }), undefined)
+    t.ok(app.streams.get('s', { owner: 'bob' }))
+    t.equal(app.streams.get('s', { owner: 'ada' }), undefined)
   })
 })
 
@@ -306,7 +306,7 @@ t.test('a handler', async (t) => {
         { streamId: 'second' }
       )
     t.equal((await app.open('/')).status, 500)
-    t.ok(app.fastify.sseStreams.get('first'))
+    t.ok(app.streams.get('first'))
   })
 
   t.test('that is no function is an error', async (t) => {
@@ -315,7 +315,7 @@ t.test('a handler', async (t) => {
       app.answer = (_, reply) => reply.sseFromGenerator(handler as never)
       const client = await app.open('/')
       t.equal(client.status, 500)
-      t.equal(app.fastify.sseStreams.size, 0)
+      t.equal(app.streams.size, 0)
     }
   })
 

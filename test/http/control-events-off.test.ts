@@ -1,6 +1,7 @@
 import t, { type Test } from 'tap'
 import type { SseInput, StreamOptions } from '../../src/index.ts'
 import { numbers, numbersFrom } from '../helpers/numbers.ts'
+import { severalInstances } from '../helpers/shared-store.ts'
 import type { SseClient } from '../helpers/sse-client.ts'
 import { startApp, type App } from '../helpers/start-app.ts'
 import { StepGate } from '../helpers/step-gate.ts'
@@ -204,3 +205,23 @@ t.test('per call it wins over the plugin, in both directions', async (t) => {
     ['stream-start', undefined, 'stream-end']
   )
 })
+
+t.test(
+  'a stream whose home is gone truncates the body elsewhere, and the reconnect gets 204',
+  severalInstances,
+  async (t) => {
+    const { app, gate } = await startNumbers(t, 2)
+    await app.at(0).open('/')
+    const client = await app.at(1).open('/')
+    gate.release(1)
+    await client.waitForData(1)
+    await app.at(0).close()
+    t.equal(await client.waitForEnd(), 'truncated')
+    t.same(
+      client.events.map(({ data }) => data),
+      ['1']
+    )
+    t.notMatch(client.text, '.end')
+    t.equal((await app.at(1).open('/', { lastEventId: client.lastEventId })).status, 204)
+  }
+)

@@ -3,6 +3,7 @@ import t, { type Test } from 'tap'
 import type { AttachOptions, StreamOptions } from '../../src/index.ts'
 import type { RedisStoreOptions } from '../../src/store/redis.ts'
 import { numbers, numbersFrom } from '../helpers/numbers.ts'
+import { severalInstances } from '../helpers/shared-store.ts'
 import type { SseClient } from '../helpers/sse-client.ts'
 import { startApp, type App } from '../helpers/start-app.ts'
 import { StepGate } from '../helpers/step-gate.ts'
@@ -675,4 +676,73 @@ t.test('a client that closes in the middle of its request is forgotten', async (
   gate.release(1)
   await client.waitForEnd()
   t.equal(app.streams.stats().started, 1)
+})
+
+t.test('on several instances', severalInstances, async (t) => {
+  t.test('a cursor ahead of what is known of a running stream waits for its event', async (t) => {
+    const { app, gate } = await startCounting(t, 4)
+    const first = await app.at(0).open('/')
+    gate.release(2)
+    await first.waitForData(2)
+    const ahead = app.at(1).send('/', { lastEventId: `${epochOf(first)}.3` })
+    gate.release(2)
+    t.equal(await ahead.waitForEnd(), 'end')
+    t.same(namesOf(ahead), [undefined, 'stream-end'])
+    t.same(ahead.data, ['4'])
+  })
+
+  t.test('one whose event does not come for a lease is a reset', async (t) => {
+    const { app, gate } = await startCounting(t, 3, {}, {}, { lease: 1_500 })
+    const first = await app.at(0).open('/')
+    gate.release(2)
+    await first.waitForData(2)
+    const ahead = await app.at(1).open('/', { lastEventId: `${epochOf(first)}.9` })
+    gate.release(1)
+    t.equal(await ahead.waitForEnd(), 'end')
+    t.same(namesOf(ahead), ['stream-gap', undefined, undefined, undefined, 'stream-end'])
+    t.match(ahead.events[0]?.data, '"reset"')
+  })
+
+  /** A stream whose home has closed with it, and a client elsewhere that has its first event. */
+  async function startLost(t: Test, options: StreamOptions = {}): Promise<Counting & { readonly client: SseClient }> {
+    const counting = await startCounting(t, 2, options)
+    const { app, gate } = counting
+    await app.at(0).open('/')
+    const client = await app.at(1).open('/')
+    gate.release(1)
+    await client.waitForData(1)
+    await app.at(0).close()
+    return { ...counting, app: app.at(1), client }
+  }
+
+  const lost = [
+    { event: 'stream-error', data: /^{"code":"STREAM_LOST",/, id: undefined },
+    { event: 'stream-end', data: '{"outcome":"lost"}', id: /\.end$/ }
+  ]
+
+  t.test('a stream whose home is gone is lost: its clients are told, and so is whoever comes', async (t) => {
+    const { app, client, runs } = await startLost(t)
+    t.equal(await client.waitForEnd(), 'end')
+    t.match(client.events.slice(2), lost)
+    t.equal((await client.reconnect()).status, 204)
+    for (const lastEventId of [undefined, `${epochOf(client)}.0`, `${epochOf(client)}.1`, `${epochOf(client)}.2`]) {
+      const late = await app.open('/', { lastEventId })
+      t.equal(await late.waitForEnd(), 'end')
+      t.match(late.events.slice(-2), lost)
+      t.same(late.data, lastEventId === undefined || lastEventId.endsWith('.0') ? ['1'] : [])
+    }
+    t.equal(runs(), 1)
+  })
+
+  t.test("with onLost: 'restart' it gives way to a new run", async (t) => {
+    const { app, gate, client, runs } = await startLost(t, { onLost: 'restart' })
+    await client.waitForEnd()
+    const again = await app.open('/', { lastEventId: `${epochOf(client)}.1` })
+    gate.release(2)
+    t.equal(await again.waitForEnd(), 'end')
+    t.same(namesOf(again), ['stream-gap', 'stream-start', undefined, undefined, 'stream-end'])
+    t.equal(again.events[0]?.data, '{"reason":"lost","missed":null,"resumesAt":null}')
+    t.not(again.events[1]?.id?.split('.')[0], epochOf(client))
+    t.equal(runs(), 2)
+  })
 })

@@ -22,7 +22,7 @@ interface Running {
 async function start(t: Test, plugin: StreamPluginOptions = {}, options: AppOptions = {}): Promise<Running> {
   const gate = new StepGate()
   const reasons: unknown[] = []
-  const app = await startApp(
+  const all = await startApp(
     t,
     (fastify) => {
       fastify.get<{ Params: { id: string } }>('/:id', (request, reply) =>
@@ -45,7 +45,8 @@ async function start(t: Test, plugin: StreamPluginOptions = {}, options: AppOpti
     },
     { plugin, ...options }
   )
-  return { app, gate, reasons }
+  // The one that closes.
+  return { app: all.at(0), gate, reasons }
 }
 
 async function isCutOff(t: Test, client: SseClient): Promise<void> {
@@ -68,7 +69,7 @@ for (const http2 of [false, true]) {
       t.ok(retry >= 1_000, `${retry} leaves us the time to go`)
       t.ok(reasons[0] instanceof DOMException)
       t.match(reasons, [{ name: 'AbortError', message: 'Server shutdown' }])
-      t.equal(app.fastify.sseStreams.size, 0)
+      t.equal(app.streams.size, 0)
     })
 
     t.test('resolves with clients that do not read', async (t) => {
@@ -81,7 +82,7 @@ for (const http2 of [false, true]) {
       await isCutOff(t, reading)
       stalled.resume()
       t.equal(await stalled.waitForEnd(), 'truncated')
-      t.equal(app.fastify.sseStreams.stats().clients, 0)
+      t.equal(app.streams.stats().clients, 0)
     })
 
     t.test('resolves with clients that have left', async (t) => {
@@ -89,7 +90,7 @@ for (const http2 of [false, true]) {
       const clients = await Promise.all(['/a', '/b', '/big/c'].map((path) => app.open(path)))
       await Promise.all(clients.map((client) => client.drop()))
       await app.fastify.close()
-      t.equal(app.fastify.sseStreams.size, 0)
+      t.equal(app.streams.size, 0)
     })
 
     t.test('lets running streams finish within drainTimeout', async (t) => {
@@ -107,13 +108,13 @@ for (const http2 of [false, true]) {
 
     t.test('a client that has not got all of a finished stream gets the rest of it', async (t) => {
       const { app } = await start(t, {}, { http2 })
-      await app.fastify.sseStreams.start(() => Array.from({ length: 60 }, () => 'x'.repeat(100_000)), {
+      await app.streams.start(() => Array.from({ length: 60 }, () => 'x'.repeat(100_000)), {
         streamId: 's',
         backpressure: 'none'
       })
       const client = await app.open('/s')
       client.pause()
-      await eventually('it has finished', () => app.fastify.sseStreams.get('s')?.state === 'finished')
+      await eventually('it has finished', () => app.streams.get('s')?.state === 'finished')
       const closed = app.fastify.close()
       client.resume()
       await closed
@@ -138,7 +139,7 @@ t.test('a finished stream that is kept for its TTL does not hold close()', async
   gate.release(3)
   await client.waitForEnd()
   await app.fastify.close()
-  t.equal(app.fastify.sseStreams.size, 0)
+  t.equal(app.streams.size, 0)
 })
 
 t.test('an HTTP/1.0 client sees that it is cut off', async (t) => {
@@ -212,17 +213,14 @@ t.test('a generator may run its finally within abortTimeout', async (t) => {
 
 t.test('a generator without real awaits does not starve close()', async (t) => {
   const { app } = await start(t)
-  const { resolves } = await new Promise<{ resolves: Promise<undefined> }>((resolve) => {
-    void app.fastify.sseStreams.start(
-      function* () {
-        for (;;) yield 'x'
-      },
-      { streamId: 'busy' }
-    )
-    setImmediate(() => resolve({ resolves: app.fastify.close() }))
-  })
-  await resolves
-  t.equal(app.fastify.sseStreams.size, 0)
+  await app.streams.start(
+    function* () {
+      for (;;) yield 'x'
+    },
+    { streamId: 'busy' }
+  )
+  await app.fastify.close()
+  t.equal(app.streams.size, 0)
 })
 
 t.test('close() twice is one shutdown', async (t) => {
