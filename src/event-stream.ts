@@ -37,7 +37,6 @@ export interface StreamHost extends MemoryBudget, RunHost {
 export interface Origin {
   /** Oldest event that is to be had. */
   readonly firstSequence: number
-  readonly startedAt: number
 }
 
 /** What names a stream, fixed from its start. */
@@ -47,6 +46,8 @@ export interface StreamIdentity {
   readonly epoch: string
   /** Of an unnamed stream: the route that made it, the only one that finds it by cursor. */
   readonly route: string | undefined
+  /** Milliseconds since the Unix epoch. */
+  readonly startedAt: number
 }
 
 const ABORTED: ClientError = { code: 'STREAM_ABORTED', message: 'The stream was aborted' }
@@ -98,7 +99,7 @@ export class EventStream implements Mortal, RunTarget, Task {
     this.readers = new Readers(settings, this.log)
     this.#lifetime = new Lifetime(this, host.clock, host.abortTimeoutMs)
     this.#memory = new LogMemory(this.log, this.readers, host)
-    this.startedAt = origin?.startedAt ?? host.clock.now()
+    this.startedAt = identity.startedAt
     this.isHome = origin === undefined
     if (origin !== undefined) this.log.skipTo(origin.firstSequence - 1)
   }

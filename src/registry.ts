@@ -148,9 +148,9 @@ export class Registry implements StreamSource, StreamHost, SubscriberHost, Shutd
   }
 
   #create(request: StartRequest): EventStream {
-    const { call, owner, route, epoch = this.createEpoch(call) } = request
+    const { call, owner, route, epoch = this.createEpoch(call), startedAt = this.clock.now() } = request
     const streamId = call.streamId ?? streamIdOfEpoch(epoch)
-    return new EventStream({ streamId, owner, epoch, route }, call.stream, this)
+    return new EventStream({ streamId, owner, epoch, route, startedAt }, call.stream, this)
   }
 
   createEpoch({ streamId }: StreamCall): string {

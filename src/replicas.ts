@@ -39,8 +39,8 @@ export class Replicas implements FollowerHost {
    */
   async add(address: StreamAddress, page: Page): Promise<EventStream> {
     const { epoch, route, firstSequence, startedAt, pace } = page.stream
-    const origin = { firstSequence, startedAt }
-    const stream = new EventStream({ ...address, epoch, route }, this.#settings, this.#registry, origin)
+    const identity = { ...address, epoch, route, startedAt }
+    const stream = new EventStream(identity, this.#settings, this.#registry, { firstSequence })
     const follower = new Follower(stream, pace, this.#access, this)
     stream.follow(follower)
     this.#registry.addReplica(stream)

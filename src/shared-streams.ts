@@ -193,7 +193,8 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
     if (answer.kind === 'made') return this.#run(request, address, life)
     const { stream } = answer
     if (this.#homes.hasOnlyName(stream)) {
-      return this.#run({ ...request, epoch: stream.epoch }, address, { ...life, epoch: stream.epoch })
+      const { epoch, startedAt } = stream
+      return this.#run(request, address, { ...life, epoch, startedAt })
     }
     const found = await this.#fetch(address)
     return found !== undefined && isWanted(found) ? { stream: found, isNew: false } : undefined
@@ -205,7 +206,8 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
       if (this.#registry.isShuttingDown) throw new ShuttingDownError()
       const old = this.#registry.find(address.streamId, address.owner)
       if (old?.isFinished === true) this.#registry.drop(old)
-      const found = this.#registry.findOrStart(request)
+      const { epoch, startedAt } = life
+      const found = this.#registry.findOrStart({ ...request, epoch, startedAt })
       if (found.isNew) this.#homes.add(found.stream, life)
       else this.#discard(address, life)
       return found

@@ -23,8 +23,9 @@ export interface StartRequest {
   /** Of an unnamed stream. */
   readonly route: string | undefined
   readonly log: FastifyBaseLogger
-  /** Where it was made beforehand; else the stream makes its own. */
+  /** Where they were fixed beforehand; else the stream makes its own. */
   readonly epoch?: string
+  readonly startedAt?: number
 }
 
 /** What `findOrStart()` comes to. */
