@@ -8,6 +8,8 @@ import { hasRedis, RedisServer } from './redis-server.ts'
  */
 export async function runAgain(t: Test, files: readonly string[]): Promise<void> {
   if (!hasRedis(t)) return
+  // One after the other, on a machine that may do other things as well.
+  t.setTimeout(300_000)
   const { port } = await RedisServer.start(t)
   const env = { ...process.env, RSSE_TEST_REDIS_PORT: String(port) }
   for (const file of files) {
