@@ -2,8 +2,8 @@ import type { Test } from 'tap'
 import { redisStore, type RedisStoreOptions, type StreamStore } from '../../src/store/redis.ts'
 
 /**
- * `run-again.ts` runs tests of HTTP again, on several instances that share the server at this port. By
- * itself a test has one instance and no store.
+ * `run-again.ts` runs tests of HTTP once more, with several instances that share the server at this port. By itself a test
+ * has one instance and no store.
  */
 const redisPort = Number(process.env['RSSE_TEST_REDIS_PORT'] ?? 0)
 

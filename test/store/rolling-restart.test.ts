@@ -12,6 +12,8 @@ import { hasRedis, RedisServer } from '../helpers/redis-server.ts'
 // `CLIENTS=1000 STREAMS=200` are the numbers of a small deployment; by itself the test shares its machine with others.
 const CLIENTS = Number(process.env['CLIENTS'] ?? 300)
 const STREAMS = Number(process.env['STREAMS'] ?? 60)
+// Each of these has a client of its own, besides.
+const UNNAMED = 20
 const INSTANCES = 3
 const STEP = 10
 
@@ -25,7 +27,8 @@ class Reader {
 
   constructor(t: Test, url: string, name: string, dispatcher: Agent) {
     this.name = name
-    this.#source = new EventSource(`${url}/named/${name}`, {
+    const path = name.startsWith('unnamed') ? `/unnamed?feed=${name}` : `/named/${name}`
+    this.#source = new EventSource(url + path, {
       fetch: (address, init) => fetch(address, { ...init, dispatcher })
     })
     t.teardown(() => this.#source.close())
@@ -87,10 +90,8 @@ class Deployment {
     // One connection for each request, as browsers have them that belong to different people.
     const agent = new Agent({ pipelining: 0 })
     t.teardown(() => agent.destroy())
-    this.readers = Array.from(
-      { length: CLIENTS },
-      (_, index) => new Reader(t, balancer.url, `s${index % STREAMS}`, agent)
-    )
+    const names = [...Array.from({ length: CLIENTS }, (_, index) => `s${index % STREAMS}`), ...unnamed]
+    this.readers = names.map((name) => new Reader(t, balancer.url, name, agent))
   }
 
   static async start(t: Test, options: DeploymentOptions): Promise<Deployment> {
@@ -179,7 +180,8 @@ const GRACE_MS = 10_000
 const COMPLETED = ['stream-start', 'stream-end {"outcome":"completed"}']
 const LOST = ['stream-start', 'stream-error STREAM_LOST', 'stream-end {"outcome":"lost"}']
 
-const names = Array.from({ length: STREAMS }, (_, index) => `s${index}`)
+const unnamed = Array.from({ length: UNNAMED }, (_, index) => `unnamed${index}`)
+const names = [...Array.from({ length: STREAMS }, (_, index) => `s${index}`), ...unnamed].toSorted()
 
 if (hasRedis(t)) {
   t.test('each instance is closed and started again: nothing is lost, and nobody notices', async (t) => {
@@ -204,7 +206,7 @@ if (hasRedis(t)) {
       return !reader.hasJust(deployment.appendedTo(reader.name), COMPLETED)
     })
     t.same(wrong, [], 'each event came once, in order')
-    t.same((await deployment.runs()).toSorted(), names.toSorted(), 'each handler ran once')
+    t.same((await deployment.runs()).toSorted(), names, 'each handler ran once')
   })
 
   t.test('instances are killed: every client gets everything, or is told that it is lost', async (t) => {
@@ -235,6 +237,6 @@ if (hasRedis(t)) {
         : !reader.hasJust(deployment.appendedTo(reader.name), COMPLETED)
     })
     t.same(wrong, [], 'each event came once, in order')
-    t.same((await deployment.runs()).toSorted(), names.toSorted(), 'each handler ran once')
+    t.same((await deployment.runs()).toSorted(), names, 'each handler ran once')
   })
 }
