@@ -8,6 +8,7 @@ import type { Browser, Page } from 'playwright-core'
 import t, { type Test } from 'tap'
 import { build, text } from '../../examples/demo/server.ts'
 import { launchChromium } from '../helpers/chromium.ts'
+import { waitForLog, waitForWords } from '../helpers/demo-page.ts'
 import { eventually } from '../helpers/eventually.ts'
 import { runScript } from '../helpers/script.ts'
 import { StepGate } from '../helpers/step-gate.ts'
@@ -240,15 +241,6 @@ async function openDemo(t: Test, browser: Browser, { path = '/', retry = 50 } = 
   page.on('pageerror', (error) => t.fail(error))
   await page.goto(address + path)
   return { gate, fastify, requests, page }
-}
-
-// What runs in the page is text: the page knows neither our imports nor our compiler, and these files have no DOM types.
-function waitForWords(page: Page, count: number): Promise<unknown> {
-  return page.waitForFunction(`document.querySelector('#text').children.length === ${count}`)
-}
-
-function waitForLog(page: Page, line: string): Promise<unknown> {
-  return page.waitForFunction(`document.querySelector('#log').textContent.includes(${JSON.stringify(line)})`)
 }
 
 async function logOf(page: Page, line: string): Promise<boolean> {
