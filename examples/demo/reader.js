@@ -220,7 +220,8 @@ export class Reader {
     this.#show('idle', over)
     const proof = this.#outOfOrder === 0 ? 'none missing, none twice' : `${this.#outOfOrder} out of order`
     const connections = `${this.#connections} ${this.#connections === 1 ? 'connection' : 'connections'}`
-    log(`${over}: ${words(this.received)} over ${connections}, ${proof}.`)
+    if (outcome === 'lost') log(`Lost after word ${this.received}, over ${connections}. Up to there ${proof}.`)
+    else log(`${over}: ${words(this.received)} over ${connections}, ${proof}.`)
     void this.refresh()
   }
 
