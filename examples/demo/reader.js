@@ -90,9 +90,12 @@ export class Reader {
   /** Reads the stream of the address, if it is still there, and asks for news from now on. */
   async open() {
     setInterval(() => document.hidden || this.refresh(), 500)
-    if (await this.refresh()) return this.start(this.stream)
-    if (this.stream === null) return
-    log(`Stream ${this.stream} is not on the server any more. Start a new one.`, { warn: true })
+    const name = this.stream
+    const isKnown = await this.refresh()
+    // Nothing to open, or Start was pressed before the answer came.
+    if (name === null || name !== this.stream) return
+    if (isKnown) return this.start(name)
+    log(`Stream ${name} is not on the server any more. Start a new one.`, { warn: true })
     this.stream = null
     this.#show('idle', 'Not started')
   }

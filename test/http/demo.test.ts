@@ -171,6 +171,23 @@ t.test('the page in a browser', async (t) => {
     await page.waitForFunction(`document.querySelector('#streams').textContent.includes('aborted')`)
   })
 
+  await t.test('a start before the page knows the server is a start', async (t) => {
+    const { gate, page } = await openDemo(t, browser)
+    const asked = new StepGate()
+    await page.route('**/registry', async (route) => {
+      await asked.pass(AbortSignal.timeout(60_000))
+      await route.continue()
+    })
+    await page.reload()
+    await page.click('#start')
+    gate.release(5)
+    await waitForWords(page, 5)
+    asked.release(1_000)
+    await waitForLog(page, 'Connected.')
+    t.notOk(await logOf(page, 'not on the server any more'))
+    t.equal(await page.textContent('#start'), 'Start again')
+  })
+
   await t.test('an address of a stream that is gone says so and starts nothing', async (t) => {
     const { fastify, page } = await openDemo(t, browser, { path: '/?stream=gone' })
     await waitForLog(page, 'Stream gone is not on the server any more.')

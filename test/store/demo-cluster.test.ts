@@ -151,6 +151,7 @@ async function openStream(t: Test, browser: Browser, cluster: OpenCluster, count
   const context = await browser.newContext()
   t.teardown(() => context.close())
   const page = await context.newPage()
+  page.setDefaultTimeout(60_000)
   page.on('pageerror', (error) => t.fail(error))
   await page.goto(cluster.address)
   await page.waitForFunction(`document.querySelectorAll('.card[data-state=up]').length === 2`)
