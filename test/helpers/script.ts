@@ -10,10 +10,13 @@ export interface Script {
   readonly exited: Promise<{ readonly code: number | null; readonly errors: string }>
 }
 
-/** Runs a script of the repository in a process of its own, on port `port`; it is killed at the end of the test. */
-export function runScript(t: Test, file: string, port: string): Script {
+/**
+ * Runs a script of the repository in a process of its own, on port `port` and with further variables; it is killed at the
+ * end of the test.
+ */
+export function runScript(t: Test, file: string, port: string, env: NodeJS.ProcessEnv = {}): Script {
   const child = spawn(process.execPath, ['--import', import.meta.resolve('tsx'), file], {
-    env: { ...process.env, PORT: port }
+    env: { ...process.env, PORT: port, ...env }
   })
   t.teardown(() => child.kill('SIGKILL'))
 

@@ -6,6 +6,11 @@ export class StepGate {
   #allowed = 0
   #taken = 0
 
+  /** How many steps have passed. */
+  get taken(): number {
+    return this.#taken
+  }
+
   /** Lets `count` further steps pass. */
   release(count: number): void {
     this.#allowed += count

@@ -8,6 +8,7 @@ import type { Browser, Page } from 'playwright-core'
 import t, { type Test } from 'tap'
 import { build, text } from '../../examples/demo/server.ts'
 import { launchChromium } from '../helpers/chromium.ts'
+import { waitForLog, waitForWords } from '../helpers/demo-page.ts'
 import { eventually } from '../helpers/eventually.ts'
 import { runScript } from '../helpers/script.ts'
 import { StepGate } from '../helpers/step-gate.ts'
@@ -170,6 +171,23 @@ t.test('the page in a browser', async (t) => {
     await page.waitForFunction(`document.querySelector('#streams').textContent.includes('aborted')`)
   })
 
+  await t.test('a start before the page knows the server is a start', async (t) => {
+    const { gate, page } = await openDemo(t, browser)
+    const asked = new StepGate()
+    await page.route('**/registry', async (route) => {
+      await asked.pass(AbortSignal.timeout(60_000))
+      await route.continue()
+    })
+    await page.reload()
+    await page.click('#start')
+    gate.release(5)
+    await waitForWords(page, 5)
+    asked.release(1_000)
+    await waitForLog(page, 'Connected.')
+    t.notOk(await logOf(page, 'not on the server any more'))
+    t.equal(await page.textContent('#start'), 'Start again')
+  })
+
   await t.test('an address of a stream that is gone says so and starts nothing', async (t) => {
     const { fastify, page } = await openDemo(t, browser, { path: '/?stream=gone' })
     await waitForLog(page, 'Stream gone is not on the server any more.')
@@ -240,15 +258,6 @@ async function openDemo(t: Test, browser: Browser, { path = '/', retry = 50 } = 
   page.on('pageerror', (error) => t.fail(error))
   await page.goto(address + path)
   return { gate, fastify, requests, page }
-}
-
-// What runs in the page is text: the page knows neither our imports nor our compiler, and these files have no DOM types.
-function waitForWords(page: Page, count: number): Promise<unknown> {
-  return page.waitForFunction(`document.querySelector('#text').children.length === ${count}`)
-}
-
-function waitForLog(page: Page, line: string): Promise<unknown> {
-  return page.waitForFunction(`document.querySelector('#log').textContent.includes(${JSON.stringify(line)})`)
 }
 
 async function logOf(page: Page, line: string): Promise<boolean> {
