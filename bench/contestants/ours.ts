@@ -24,7 +24,7 @@ interface PluginModule {
 }
 
 interface StoreModule {
-  redisStore(client: Redis, options: object): unknown
+  redisStore: (client: Redis, options: object) => unknown
 }
 
 const BUILD = process.env.BENCH_PLUGIN ?? new URL('../plugin/index.js', import.meta.url).href

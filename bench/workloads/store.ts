@@ -48,7 +48,7 @@ const TOKEN_BYTES = 60
 const EVENT_BYTES = 120
 const POLL_MS = 500
 
-export const store: Workload = {
+export const shared: Workload = {
   name: 'store',
   question: 'streams that several instances share',
   missing: missingStore,
@@ -170,9 +170,8 @@ async function deliver({ home, load, starter }: SharedStage, plan: Plan): Promis
 }
 
 function latencyScene(effort: Effort): Scene<never> {
-  const stamped = (events: number, intervalMs: number): Plan => ({ ...planOf(events, 1, intervalMs), isStamped: true })
-  const notified = stamped(effort.isQuick ? 100 : 500, 10)
-  const polled = stamped(effort.isQuick ? 30 : 100, 100)
+  const notified = { ...planOf(effort.isQuick ? 200 : 1_000, 1, 10), isStamped: true }
+  const polled = { ...planOf(effort.isQuick ? 30 : 100, 1, 100), isStamped: true }
   return scene<SharedStage>({
     name: 'latency',
     contestants: ['ours', REPLICA],
@@ -282,7 +281,7 @@ async function measureAttach(stage: SharedStage, history: Plan): Promise<Sample>
 function peerScene(readers: number, effort: Effort): Scene<never> {
   const share = effort.isQuick ? 0.2 : 1
   const paces = [
-    ['paced', planOf(200 * share, 1, 10)],
+    ['paced', planOf(1_000 * share, 1, 5)],
     ['flat', planOf((share * 200_000) / (readers + 9), Infinity)]
   ] as const
   return scene<SharedStage>({
