@@ -10,6 +10,7 @@ import { Redis } from 'ioredis'
 const PROGRAMS = ['redis-server', 'valkey-server']
 const QUIET_MS = 100
 const PATIENCE_MS = 30_000
+const INFO_COMMAND_BYTES = '*2\r\n$4\r\ninfo\r\n$3\r\nall\r\n'.length
 
 /** What a client sends by itself; scripts run the others, or they only set a connection up. */
 const COMMANDS: ReadonlySet<string> = new Set([
@@ -58,6 +59,8 @@ export class StoreServer {
   readonly #child: ChildProcess
   readonly #folder: string
   readonly #client: Redis
+  // What the readings themselves have cost.
+  #ownBytes = 0
 
   private constructor(port: number) {
     this.port = port
@@ -76,7 +79,10 @@ export class StoreServer {
   }
 
   async reading(): Promise<StoreReading> {
+    this.#ownBytes += INFO_COMMAND_BYTES
     const info = await this.#client.info('all')
+    const ownBytes = this.#ownBytes
+    this.#ownBytes += Buffer.byteLength(info) + '$1234\r\n\r\n'.length
     let commands = 0
     let scripts = 0
     for (const [, name = '', calls] of info.matchAll(/^cmdstat_([^:]+):calls=(\d+)/gm)) {
@@ -88,7 +94,7 @@ export class StoreServer {
     return {
       commands,
       scripts,
-      bytes: numberIn(info, 'total_net_input_bytes:') + numberIn(info, 'total_net_output_bytes:'),
+      bytes: numberIn(info, 'total_net_input_bytes:') + numberIn(info, 'total_net_output_bytes:') - ownBytes,
       cpu: 1e6 * (numberIn(info, 'used_cpu_user:') + numberIn(info, 'used_cpu_sys:'))
     }
   }
