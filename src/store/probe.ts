@@ -35,7 +35,7 @@ function fixOf(code: string, prefix: string): string {
 /** The rules of ACL SETUSER that a user needs. */
 function permissions(prefix: string): string {
   return (
-    '+eval +evalsha +hset +hgetall +hdel +del +pexpire +xadd +xrange +xtrim +time +publish +subscribe +unsubscribe +ping ' +
+    '+eval +evalsha +hset +hgetall +hmget +hdel +del +pexpire +xadd +xrange +xtrim +time +publish +subscribe +unsubscribe +ping ' +
     `~{${prefix}:* &{${prefix}:* &${prefix}:*`
   )
 }

@@ -3,7 +3,7 @@ import { StoreInvalidError, StoreUnavailableError } from '../errors.ts'
 import { homeChannel, nameOf, placeOf, probePlace, type Place } from './address.ts'
 import { messageOf, replyCode, toError, type Connection, type ConnectionMaker } from './connection.ts'
 import { Link } from './link.ts'
-import { comesAlong, readNews, readStop, writeNews } from './news.ts'
+import { readNews, readStop, writeFinish } from './news.ts'
 import { Outage } from './outage.ts'
 import { judgeProbe, verdictOf } from './probe.ts'
 import { AnswerReader, notOurs, readBatches, readStream, writeLengths } from './record.ts'
@@ -12,9 +12,7 @@ import { APPEND, CREATE, DISCARD, PROBE, READ, REAP, STOP, type Script } from '.
 import type {
   Append,
   AppendAnswer,
-  Batch,
   CreateAnswer,
-  Finish,
   News,
   NewLife,
   Page,
@@ -36,6 +34,8 @@ export class RedisStore implements StreamStore {
   readonly #commands: Link
   readonly #news: Link
   readonly #subscriptions: Subscriptions
+  // Whoever asks again and again brings the same address.
+  readonly #places = new WeakMap<StreamAddress, Place>()
   readonly #underWay = new Set<Promise<unknown>>()
   #host: StoreHost | undefined
   #outage: Outage | undefined
@@ -105,19 +105,7 @@ export class RedisStore implements StreamStore {
   }
 
   async append(address: StreamAddress, append: Append): Promise<AppendAnswer> {
-    const { kind, parts } = await this.#run(APPEND, address, [
-      append.epoch,
-      this.instance,
-      this.leaseMs,
-      append.ttlMs,
-      append.keep,
-      append.lastSequence,
-      placeOf(this.#prefix, address).channel,
-      writeNews(append),
-      comesAlong(append.batch) ? '1' : '0',
-      ...batchArguments(append.batch),
-      ...finishArguments(append.finish)
-    ])
+    const { kind, parts } = await this.#run(APPEND, address, this.#appendArguments(append))
     if (kind === 'apart') return { kind, lastSequence: parts.number() }
     if (kind !== 'stored') return { kind: kind === 'missing' ? kind : 'fenced' }
     return {
@@ -126,6 +114,16 @@ export class RedisStore implements StreamStore {
       isStopped: parts.optionalText() === '1',
       slowest: parts.optionalNumber()
     }
+  }
+
+  #appendArguments({ epoch, ttlMs, batch, lastSequence, keep, finish }: Append): Argument[] {
+    const first = batch?.firstSequence ?? '-'
+    const head = `${this.instance} ${this.leaseMs} ${ttlMs} ${keep} ${lastSequence} ${first} ${epoch}`
+    const args = batch === undefined ? [head, '', ''] : [head, writeLengths(batch.lengths), batch.frames]
+    if (finish === undefined) return args
+    const { outcome, finishedAt, error } = finish
+    const end = [writeFinish(finish), outcome, Math.floor(finishedAt)]
+    return error === undefined ? [...args, ...end] : [...args, ...end, error.code, error.message]
   }
 
   async read(address: StreamAddress, after: number, maxBytes: number, position?: number): Promise<Page | undefined> {
@@ -156,13 +154,12 @@ export class RedisStore implements StreamStore {
   }
 
   async reap(address: StreamAddress, epoch: string, beat: number): Promise<boolean> {
-    const { channel } = placeOf(this.#prefix, address)
-    const { kind } = await this.#run(REAP, address, [epoch, beat, channel])
+    const { kind } = await this.#run(REAP, address, [epoch, beat])
     return kind === 'yes'
   }
 
   follow(address: StreamAddress, listener: (news: News | undefined) => void): () => void {
-    return this.#subscriptions.listen(placeOf(this.#prefix, address).channel, (message) => {
+    return this.#subscriptions.listen(this.#placeOf(address).channel, (message) => {
       const news = message && readNews(message)
       if (message === undefined || news !== undefined) listener(news)
     })
@@ -195,7 +192,7 @@ export class RedisStore implements StreamStore {
     args: readonly Argument[]
   ): Promise<{ kind: string; parts: AnswerReader }> {
     if (this.#isClosed) throw new StoreUnavailableError('it was closed')
-    const place = placeOf(this.#prefix, address)
+    const place = this.#placeOf(address)
     const call = this.#commands.call((connection) => runScript(connection, script, place, args))
     this.#underWay.add(call)
     try {
@@ -209,6 +206,15 @@ export class RedisStore implements StreamStore {
     } finally {
       this.#underWay.delete(call)
     }
+  }
+
+  #placeOf(address: StreamAddress): Place {
+    let place = this.#places.get(address)
+    if (place === undefined) {
+      place = placeOf(this.#prefix, address)
+      this.#places.set(address, place)
+    }
+    return place
   }
 
   #failureOf(error: unknown, script: Script): Error {
@@ -269,17 +275,6 @@ export class RedisStore implements StreamStore {
       })
     }, this.pollMs)
   }
-}
-
-function batchArguments(batch: Batch | undefined): Argument[] {
-  return batch === undefined ? ['', '', ''] : [batch.firstSequence, batch.frames, writeLengths(batch.lengths)]
-}
-
-function finishArguments(finish: Finish | undefined): Argument[] {
-  if (finish === undefined) return ['', '']
-  const { outcome, finishedAt, error } = finish
-  const args = [outcome, Math.floor(finishedAt)]
-  return error === undefined ? args : [...args, error.code, error.message]
 }
 
 async function runScript(

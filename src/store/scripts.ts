@@ -9,17 +9,11 @@ export interface Script {
 /** Of a record; another one is refused, never read. */
 export const FORMAT = '1'
 
-// Numbers go in and out as text: Lua prints large ones with an exponent, and a reply cuts off fractions.
-const RECORD = `
-local fields = redis.call('HGETALL', KEYS[1])
-local m = {}
-for i = 1, #fields, 2 do m[fields[i]] = fields[i + 1] end
-local isThere = #fields > 0
-local first, last, ttl, beatAt = tonumber(m.first), tonumber(m.last), tonumber(m.ttl), tonumber(m.beatAt)
-if isThere and (m.format ~= '${FORMAT}' or not (first and last and ttl and beatAt and tonumber(m.beat))) then
-  return { 'foreign', m.format or false }
-end
+/** Frames up to so many bytes come along with the news; larger ones are fetched by whoever needs them. */
+const MAX_NEWS_BYTES = 8_192
 
+// Numbers go in and out as text: Lua prints large ones with an exponent, and a reply cuts off fractions.
+const COMMON = `
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -28,6 +22,27 @@ local function text(number) return string.format('%.0f', number) end
 local function expireLater(ms)
   redis.call('PEXPIRE', KEYS[1], ms)
   return redis.call('PEXPIRE', KEYS[2], ms) == 1
+end
+
+local function readAll()
+  local fields = redis.call('HGETALL', KEYS[1])
+  local m = {}
+  for i = 1, #fields, 2 do m[fields[i]] = fields[i + 1] end
+  return m, #fields > 0
+end
+
+local channel = KEYS[1]:sub(1, -3)
+local function publish(keep, last, lengths, epoch, finish, frames)
+  local news = '${FORMAT} ' .. keep .. ' ' .. last .. ' ' .. lengths .. ' ' .. epoch .. '\\n' .. finish .. '\\n' .. frames
+  redis.call('PUBLISH', channel, news)
+end
+`
+
+const RECORD = `${COMMON}
+local m, isThere = readAll()
+local first, last, ttl, beatAt = tonumber(m.first), tonumber(m.last), tonumber(m.ttl), tonumber(m.beatAt)
+if isThere and (m.format ~= '${FORMAT}' or not (first and last and ttl and beatAt and tonumber(m.beat))) then
+  return { 'foreign', m.format or false }
 end
 
 local function state()
@@ -68,27 +83,43 @@ return { 'done' }
 `)
 
 /**
- * ARGV: epoch, home, lease, ttl, keep, last, channel, news (its header), whether it takes the frames along; then the
- * first sequence (or ''), frames and lengths of a batch; then outcome (or ''), time, error code and message of a finish.
+ * The one that runs for every event in the worst case: few arguments, and of the record only what it needs.
+ *
+ * ARGV: home, lease, ttl, keep, last, first sequence of a batch or '-', epoch, all in one text; lengths and frames of the
+ * batch or ''; and of a finish its news, outcome, time, error code and message.
  */
-export const APPEND: Script = script(`${RECORD}
-local lease, keep, batchFirst, outcome = tonumber(ARGV[3]), tonumber(ARGV[5]), tonumber(ARGV[10]), ARGV[13]
+export const APPEND: Script = script(`${COMMON}
+local home, lease, ttl, keep, newLast, batchFirst, epoch = ARGV[1]:match('^(%S+) (%d+) (%d+) (%d+) (%d+) (%S+) (.*)$')
+local lengths, frames, finish, outcome = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+batchFirst = tonumber(batchFirst)
+
+local m = redis.call('HMGET', KEYS[1], 'format', 'epoch', 'home', 'first', 'last', 'beat', 'outcome', 'stop', 'signs')
+local first, last, beat, stop, signs = tonumber(m[4]), tonumber(m[5]), tonumber(m[6]), m[8], m[9]
+if m[1] ~= '${FORMAT}' or not (first and last and beat) then
+  local _, isThere = readAll()
+  return isThere and { 'foreign', m[1] } or { 'missing' }
+end
 
 local function slowestAndOldSigns()
-  local slowest, old = false, {}
-  for field, value in pairs(m) do
+  local slowest, old, kept = false, {}, 0
+  for field, value in pairs(readAll()) do
     if field:sub(1, 5) == 'sign:' then
       local position, at = value:match('^(%d+) (%d+)$')
-      if not position or now - at > lease then old[#old + 1] = field
-      elseif field ~= 'sign:' .. ARGV[2] then slowest = math.min(slowest or position, position) end
+      if not position or now - at > tonumber(lease) then old[#old + 1] = field
+      else
+        kept = kept + 1
+        if field ~= 'sign:' .. home then slowest = math.min(slowest or position, position) end
+      end
     end
   end
+  if kept == 0 then old[#old + 1] = 'signs' end
   return slowest and text(slowest), old
 end
 
 local function stored()
-  local slowest = slowestAndOldSigns()
-  return { 'stored', m.last, m.stop or false, slowest }
+  local slowest, old = false, {}
+  if signs then slowest, old = slowestAndOldSigns() end
+  return { 'stored', text(last), stop, slowest }, old
 end
 
 local function missing()
@@ -96,36 +127,37 @@ local function missing()
   return { 'missing' }
 end
 
-if not isThere then return { 'missing' } end
-if m.epoch ~= ARGV[1] or m.home ~= ARGV[2] then return { 'fenced' } end
-if m.outcome then return m.outcome == outcome and stored() or { 'fenced' } end
+if m[2] ~= epoch or m[3] ~= home then return { 'fenced' } end
+if m[7] then return m[7] == outcome and (stored()) or { 'fenced' } end
 
 -- After a phase without the store the home has trimmed what would follow: then its oldest event does.
-local follows = tonumber(ARGV[6]) == last
-if batchFirst then follows = batchFirst == last + 1 or (batchFirst == keep and keep > last + 1) end
-if not follows then return { 'apart', m.last } end
+local oldest = tonumber(keep)
+local follows = tonumber(newLast) == last
+if batchFirst then follows = batchFirst == last + 1 or (batchFirst == oldest and oldest > last + 1) end
+if not follows then return { 'apart', text(last) } end
 
 if batchFirst then
-  local id, batch = ARGV[6] .. '-0', { 'frames', ARGV[11], 'lengths', ARGV[12] }
+  local id = newLast .. '-0'
   local isNew = first > last
-  local isAdded = isNew and redis.call('XADD', KEYS[2], id, unpack(batch))
-    or not isNew and redis.call('XADD', KEYS[2], 'NOMKSTREAM', id, unpack(batch))
+  local isAdded = isNew and redis.call('XADD', KEYS[2], id, 'frames', frames, 'lengths', lengths)
+    or not isNew and redis.call('XADD', KEYS[2], 'NOMKSTREAM', id, 'frames', frames, 'lengths', lengths)
   if not isAdded then return missing() end
-  m.last = ARGV[6]
-  expireLater(ARGV[4])
+  last = tonumber(newLast)
+  expireLater(ttl)
 else
-  if not expireLater(ARGV[4]) and first <= last then return missing() end
+  if not expireLater(ttl) and first <= last then return missing() end
 end
-if keep > first then redis.call('XTRIM', KEYS[2], 'MINID', ARGV[5]) end
-redis.call('HSET', KEYS[1], 'first', ARGV[5], 'last', m.last, 'ttl', ARGV[4], 'beat', text(m.beat + 1), 'beatAt', text(now))
-if outcome ~= '' then
-  redis.call('HSET', KEYS[1], 'outcome', outcome, 'finishedAt', ARGV[14])
-  if ARGV[15] then redis.call('HSET', KEYS[1], 'code', ARGV[15], 'message', ARGV[16]) end
+if oldest > first then redis.call('XTRIM', KEYS[2], 'MINID', keep) end
+redis.call('HSET', KEYS[1], 'first', keep, 'last', newLast, 'ttl', ttl, 'beat', text(beat + 1), 'beatAt', text(now))
+if outcome then
+  redis.call('HSET', KEYS[1], 'outcome', outcome, 'finishedAt', ARGV[6])
+  if ARGV[7] then redis.call('HSET', KEYS[1], 'code', ARGV[7], 'message', ARGV[8]) end
 end
-local slowest, old = slowestAndOldSigns()
+local answer, old = stored()
 if #old > 0 then redis.call('HDEL', KEYS[1], unpack(old)) end
-if batchFirst or outcome ~= '' then redis.call('PUBLISH', ARGV[7], ARGV[8] .. (ARGV[9] == '1' and ARGV[11] or '')) end
-return { 'stored', m.last, m.stop or false, slowest }
+if batchFirst and #frames <= ${MAX_NEWS_BYTES} then publish(keep, newLast, lengths, epoch, finish or '', frames)
+elseif batchFirst or outcome then publish(keep, newLast, '-', epoch, finish or '', '') end
+return answer
 `)
 
 /** ARGV: after, maxBytes, instance, position of its slowest client or ''. */
@@ -135,7 +167,7 @@ local batches, bytes, isFull = {}, 0, maxBytes == 0
 if not isThere then return { 'missing' } end
 if ARGV[4] ~= '' then
   expireLater(m.ttl)
-  redis.call('HSET', KEYS[1], 'sign:' .. ARGV[3], ARGV[4] .. ' ' .. text(now))
+  redis.call('HSET', KEYS[1], 'signs', '1', 'sign:' .. ARGV[3], ARGV[4] .. ' ' .. text(now))
 end
 local from = text(after + 1) .. '-0'
 while not isFull do
@@ -163,15 +195,13 @@ redis.call('PUBLISH', ARGV[1] .. (m.home or ''), (m.epoch or '') .. '\\n' .. ARG
 return { 'yes' }
 `)
 
-/** ARGV: epoch, beat, channel. */
+/** ARGV: epoch, beat. */
 export const REAP: Script = script(`${RECORD}
 if not isThere or m.epoch ~= ARGV[1] or m.beat ~= ARGV[2] then return { 'no' } end
 if m.outcome then return { m.outcome == 'lost' and 'yes' or 'no' } end
 expireLater(m.ttl)
 redis.call('HSET', KEYS[1], 'outcome', 'lost', 'finishedAt', text(now))
-local finish = '{"outcome":"lost","finishedAt":' .. text(now) .. '}'
-redis.call('PUBLISH', ARGV[3], '{"format":${FORMAT},"epoch":"' .. m.epoch .. '","keep":' .. m.first .. ',"last":' .. m.last ..
-  ',"finish":' .. finish .. '}\\n')
+publish(m.first, m.last, '-', m.epoch, '{"outcome":"lost","finishedAt":' .. text(now) .. '}', '')
 return { 'yes' }
 `)
 
@@ -189,6 +219,7 @@ try('TIME')
 try('HSET', KEYS[1], 'probe', '1')
 try('PEXPIRE', KEYS[1], 1000)
 try('HGETALL', KEYS[1])
+try('HMGET', KEYS[1], 'probe')
 try('HDEL', KEYS[1], 'other')
 try('XADD', KEYS[2], '*', 'probe', '1')
 try('PEXPIRE', KEYS[2], 1000)
