@@ -28,6 +28,9 @@ export class Mirror implements MirrorReader {
   readonly #host: MirrorHost
   // Everything up to here is in the store.
   #storedSequence = 0
+  // Asked for at every append, and looked up when the position has moved.
+  #offset = 0
+  #offsetOf = 0
   #sentFrom = Infinity
   #isSending = false
   #hasFinished = false
@@ -54,7 +57,12 @@ export class Mirror implements MirrorReader {
   }
 
   get offset(): number {
-    return this.stream.log.offsetAfter(this.sequence)
+    const { sequence } = this
+    if (sequence !== this.#offsetOf) {
+      this.#offset = this.stream.log.offsetAfter(sequence)
+      this.#offsetOf = sequence
+    }
+    return this.#offset
   }
 
   get heldFrom(): number {
