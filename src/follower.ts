@@ -23,6 +23,7 @@ const SIGN_SHARE = 8
 export class Follower implements Feeder {
   readonly isWaiting: boolean = false
   readonly stream: EventStream
+  readonly #isPaced: boolean
   readonly #address: StreamAddress
   readonly #store: StoreAccess
   readonly #host: FollowerHost
@@ -32,11 +33,15 @@ export class Follower implements Feeder {
   #wantsRead = false
   #wantsSign = false
   #hasNews = false
+  // Whoever made the replica has left a sign on the way.
   #signedSequence = 0
+  #signedAt: number
   #missingSince: number | undefined
 
-  constructor(stream: EventStream, store: StoreAccess, host: FollowerHost) {
+  constructor(stream: EventStream, isPaced: boolean, store: StoreAccess, host: FollowerHost) {
     this.stream = stream
+    this.#isPaced = isPaced
+    this.#signedAt = store.now()
     this.#address = { streamId: stream.streamId, owner: stream.owner }
     this.#store = store
     this.#host = host
@@ -54,6 +59,7 @@ export class Follower implements Feeder {
 
   /** Clients have moved on; a home that waits for the slowest is told now and then. */
   resume(): void {
+    if (!this.#isPaced) return
     const { log } = this.stream
     if (log.lastSequence - this.#signedSequence < log.events / SIGN_SHARE) return
     const slowest = this.stream.readers.slowestSequence
@@ -96,6 +102,11 @@ export class Follower implements Feeder {
     this.#hasNews = false
   }
 
+  /** Whether the last sign says enough for now: it counts for a lease, and where they stand matters to some homes only. */
+  get isSigned(): boolean {
+    return !this.#isPaced && this.#store.now() - this.#signedAt < this.#store.leaseMs / 3
+  }
+
   /** Tells the home that there are clients here, or were a moment ago, and where the slowest of them stands. */
   leaveSign(): void {
     this.#wantsSign = true
@@ -122,8 +133,10 @@ export class Follower implements Feeder {
   async #readOn(): Promise<void> {
     while (this.#wantsRead && !this.#isReleased) {
       this.#wantsRead = false
+      const askedAt = this.#store.now()
       const position = this.#positionToSign()
       const page = await this.#store.read(this.#address, this.stream.log.lastSequence, PAGE_BYTES, position)
+      if (position !== undefined) this.#signedAt = askedAt
       if (this.#isReleased) return
       if (page === undefined) this.#onMissing()
       else if (page.stream.epoch !== this.stream.epoch) this.#host.onGone(this.stream)

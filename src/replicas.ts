@@ -38,10 +38,10 @@ export class Replicas implements FollowerHost {
    * @throws FST_ERR_RSSE_REGISTRY_FULL
    */
   async add(address: StreamAddress, page: Page): Promise<EventStream> {
-    const { epoch, route, firstSequence, startedAt } = page.stream
+    const { epoch, route, firstSequence, startedAt, isPaced } = page.stream
     const origin = { firstSequence, startedAt }
     const stream = new EventStream({ ...address, epoch, route }, this.#settings, this.#registry, origin)
-    const follower = new Follower(stream, this.#access, this)
+    const follower = new Follower(stream, isPaced, this.#access, this)
     stream.follow(follower)
     this.#registry.addReplica(stream)
     this.#followers.set(stream, follower)
@@ -84,6 +84,11 @@ export class Replicas implements FollowerHost {
     const { streamId, owner, log, readers } = stream
     const position = readers.slowestSequence ?? log.lastSequence
     this.#access.read({ streamId, owner }, log.lastSequence, 0, position).catch(() => {})
+  }
+
+  /** Whether what was told last of the clients of a stream still holds. */
+  isSigned(stream: EventStream): boolean {
+    return this.#followers.get(stream)?.isSigned === true
   }
 
   onGone(stream: EventStream): void {

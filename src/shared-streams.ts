@@ -167,7 +167,8 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
 
   #lifeOf({ call, route, epoch }: StartRequest): NewLife {
     const ttlMs = Math.max(call.stream.ttlMs, 4 * this.#access.leaseMs)
-    return { epoch: epoch as string, route, ttlMs, startedAt: Math.floor(this.#clock.now()) }
+    const isPaced = call.stream.backpressure === 'slowest'
+    return { epoch: epoch as string, route, ttlMs, startedAt: Math.floor(this.#clock.now()), isPaced }
   }
 
   // What is here stays where the store does not answer, and goes where the store has something else.
@@ -175,7 +176,7 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
     const here = this.#registry.find(address.streamId, address.owner)
     let page: Page | undefined
     try {
-      page = await this.#access.read(address, here?.log.lastSequence ?? 0, PAGE_BYTES)
+      page = await this.#read(address, here)
     } catch (error) {
       if (here === undefined) throw error
       return here
@@ -187,12 +188,19 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
         return here
       }
       this.#registry.drop(here)
-      page = await this.#access.read(address, 0, PAGE_BYTES)
+      page = await this.#read(address)
     }
     if (page === undefined) return undefined
     const stream = await this.#replicas.add(address, page)
     this.#checkedAt.set(stream, this.#clock.now())
     return stream
+  }
+
+  // Whoever has nothing yet reads for a client that is about to attach: its sign is left on the way.
+  #read(address: StreamAddress, here?: EventStream): Promise<Page | undefined> {
+    return here === undefined
+      ? this.#access.read(address, 0, PAGE_BYTES, 0)
+      : this.#access.read(address, here.log.lastSequence, PAGE_BYTES)
   }
 
   // ── what the store and the clients report ────────────────────────────────────────────────────────────────────────────
@@ -207,7 +215,7 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
   }
 
   onClientsChanged(stream: EventStream): void {
-    if (stream.clients <= 1) this.#sign(stream)
+    if (stream.clients <= 1 && !this.#replicas.isSigned(stream)) this.#sign(stream)
   }
 
   #sign(stream: EventStream): void {

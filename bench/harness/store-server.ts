@@ -85,9 +85,10 @@ export class StoreServer {
     this.#ownBytes += Buffer.byteLength(info) + '$1234\r\n\r\n'.length
     let commands = 0
     let scripts = 0
-    for (const [, name = '', calls] of info.matchAll(/^cmdstat_([^:]+):calls=(\d+)/gm)) {
+    for (const [, name = '', calls, failed] of info.matchAll(/^cmdstat_([^:]+):calls=(\d+).*,failed_calls=(\d+)/gm)) {
       if (COMMANDS.has(name)) commands += Number(calls)
-      if (name.startsWith('eval')) scripts += Number(calls)
+      // The first of its kind is refused, and sent again as a whole.
+      if (name.startsWith('eval')) scripts += Number(calls) - Number(failed)
     }
     // Scripts publish too.
     if (scripts === 0) commands += numberIn(info, 'cmdstat_publish:calls=')

@@ -81,6 +81,7 @@ export function readStream(answer: unknown): StoredStream {
     lastSequence: parts.number(),
     ttlMs: parts.number(),
     startedAt: parts.number(),
+    isPaced: parts.optionalText() === '1',
     isStopped: parts.optionalText() === '1',
     route: parts.optionalText()
   }

@@ -94,8 +94,8 @@ export class RedisStore implements StreamStore {
   }
 
   async create(address: StreamAddress, life: NewLife, replaces = ''): Promise<CreateAnswer> {
-    const { epoch, ttlMs, startedAt, route } = life
-    const args = [epoch, this.instance, ttlMs, Math.floor(startedAt), replaces]
+    const { epoch, ttlMs, startedAt, route, isPaced } = life
+    const args = [epoch, this.instance, ttlMs, Math.floor(startedAt), replaces, isPaced === true ? '1' : '']
     const { kind, parts } = await this.#run(CREATE, address, route === undefined ? args : [...args, route])
     return kind === 'made' ? { kind } : { kind: 'there', stream: readStream(parts.list()) }
   }

@@ -48,7 +48,7 @@ end
 local function state()
   return {
     m.epoch or false, m.home or false, m.beat, text(math.max(0, now - beatAt)), m.first, m.last, m.ttl,
-    m.startedAt or false, m.stop or false, m.route or false,
+    m.startedAt or false, m.paced or false, m.stop or false, m.route or false,
     m.outcome or false, m.finishedAt or false, m.code or false, m.message or false
   }
 end
@@ -62,7 +62,7 @@ end
 // The first write of each script decides: where it is refused for want of memory nothing is written, and where it passes
 // the others pass as well. HSET and XADD are refused, PEXPIRE is not.
 
-/** ARGV: epoch, home, ttl, startedAt, epoch of the lost life that is replaced or '', route if it has one. */
+/** ARGV: epoch, home, ttl, startedAt, epoch of the lost life that is replaced or '', '1' if paced, route if it has one. */
 export const CREATE: Script = script(`${RECORD}
 local isReplaced = m.outcome == 'lost' and m.epoch == ARGV[5]
 if isThere and not isReplaced and not (m.outcome and hasLostItsLog()) then return { 'there', state() } end
@@ -71,7 +71,8 @@ redis.call('HSET', KEYS[1], 'format', '${FORMAT}')
 redis.call('DEL', KEYS[1], KEYS[2])
 redis.call('HSET', KEYS[1], 'format', '${FORMAT}', 'epoch', ARGV[1], 'home', ARGV[2], 'ttl', ARGV[3], 'startedAt', ARGV[4],
   'first', '1', 'last', '0', 'beat', '0', 'beatAt', text(now))
-if ARGV[6] then redis.call('HSET', KEYS[1], 'route', ARGV[6]) end
+if ARGV[6] == '1' then redis.call('HSET', KEYS[1], 'paced', '1') end
+if ARGV[7] then redis.call('HSET', KEYS[1], 'route', ARGV[7]) end
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return { 'made' }
 `)

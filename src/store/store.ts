@@ -19,6 +19,8 @@ export interface NewLife {
   readonly ttlMs: number
   /** Milliseconds since the Unix epoch. */
   readonly startedAt: number
+  /** Its home waits for the slowest client, wherever that is: it has to be told how that one gets on. */
+  readonly isPaced?: boolean
 }
 
 /** What a home brings: a batch, the end of the stream with its last one, or neither (a beat). */
@@ -47,6 +49,7 @@ export interface StoredStream {
   readonly lastSequence: number
   readonly ttlMs: number
   readonly startedAt: number
+  readonly isPaced: boolean
   /** Somebody wants it stopped, and its home has not done so yet. */
   readonly isStopped: boolean
   /** Undefined while it runs. */

@@ -103,9 +103,8 @@ export function testStoreContract(t: Test, createStore: CreateStore): void {
     const [{ store: home }, { store: other }] = [await open(t), await open(t)]
     const address = someStream('somebody')
     t.not(home.instance, other.instance)
-    t.strictSame(await home.create(address, life('life-1', { route: 'GET /chat/:id', startedAt: STARTED_AT + 0.5 })), {
-      kind: 'made'
-    })
+    const entered = life('life-1', { route: 'GET /chat/:id', startedAt: STARTED_AT + 0.5, isPaced: true })
+    t.strictSame(await home.create(address, entered), { kind: 'made' })
     const answer = await other.create(address, life('life-2'))
     if (answer.kind !== 'there') throw new Error('it was made twice')
     const { beatAgeMs, ...stream } = answer.stream
@@ -119,6 +118,7 @@ export function testStoreContract(t: Test, createStore: CreateStore): void {
       lastSequence: 0,
       ttlMs: TTL_MS,
       startedAt: STARTED_AT,
+      isPaced: true,
       isStopped: false,
       finish: undefined
     })
