@@ -80,6 +80,15 @@ function settings(socket: object | undefined, timeoutMs: number): object {
   }
 }
 
+// The first versions throw where there is nothing left to destroy.
+function destroy(client: AnyClient | undefined): void {
+  try {
+    client?.destroy()
+  } catch {
+    // It is closed.
+  }
+}
+
 /** A connection to one server. */
 class ClientConnection implements Connection {
   readonly #source: () => Client | Promise<Client>
@@ -133,7 +142,7 @@ class ClientConnection implements Connection {
   close(): void {
     this.#isReady = false
     this.#isClosed = true
-    this.#client?.destroy()
+    destroy(this.#client)
   }
 
   get #connected(): Client {
@@ -193,7 +202,7 @@ class ClusterConnection implements Connection {
   }
 
   close(): void {
-    this.#cluster.destroy()
+    destroy(this.#cluster)
   }
 
   async anyNode(): Promise<Client> {

@@ -2,34 +2,27 @@ import { StoreInvalidError } from '../errors.ts'
 import { messageOf, replyCode } from './connection.ts'
 import { AnswerReader } from './record.ts'
 
-// What a server may answer that is no verdict: it starts, is full, or has no majority. All of it can pass.
-const PASSING: ReadonlySet<string> = new Set([
-  'OOM',
-  'MISCONF',
-  'NOREPLICAS',
-  'LOADING',
-  'BUSY',
-  'MASTERDOWN',
-  'CLUSTERDOWN',
-  'TRYAGAIN',
-  'EXECABORT'
-])
+// What a command in the probe may be refused for that will pass: the server is full, or has too few replicas.
+const PASSING: ReadonlySet<string> = new Set(['OOM', 'MISCONF', 'NOREPLICAS', 'CLUSTERDOWN'])
 
 const MIN_VERSION = 7
 
-/** What an error at the first contact says that no waiting will mend; undefined where waiting may. */
+// What no waiting will mend. A server that was fit and refuses to write may just have handed over to another.
+const FINAL: ReadonlySet<string> = new Set(['WRONGPASS', 'NOAUTH', 'NOPERM', 'MOVED'])
+
+/** What an error says that somebody has to change; undefined where waiting may do. */
 export function verdictOf(error: unknown, prefix: string): Error | undefined {
   if (error instanceof StoreInvalidError) return error
   const code = replyCode(error)
-  if (code === undefined || PASSING.has(code)) return undefined
+  if (code === undefined || !FINAL.has(code)) return undefined
   return new StoreInvalidError(`the server says "${messageOf(error)}". ${fixOf(code, prefix)}`, { cause: error })
 }
 
 function fixOf(code: string, prefix: string): string {
   if (code === 'WRONGPASS' || code === 'NOAUTH') return 'Give the client the right user name and password.'
   if (code === 'READONLY') return 'Connect to the primary, not to a replica.'
-  if (code === 'NOPERM') return `Allow it to the user of the client: ${permissions(prefix)}.`
-  return 'Use Redis 7 or newer, or Valkey 7.2 or newer.'
+  if (code === 'MOVED') return 'It is a node of a cluster: give a cluster client.'
+  return `Allow it to the user of the client: ${permissions(prefix)}.`
 }
 
 /** The rules of ACL SETUSER that a user needs. */

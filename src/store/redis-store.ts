@@ -8,6 +8,7 @@ import { Outage } from './outage.ts'
 import { judgeProbe, verdictOf } from './probe.ts'
 import { AnswerReader, notOurs, readBatches, readStream, writeLengths } from './record.ts'
 import type { RedisSettings } from './redis-options.ts'
+import { evaluate, runScript, type Argument } from './run-script.ts'
 import { APPEND, CREATE, DISCARD, PROBE, READ, REAP, STOP, type Script } from './scripts.ts'
 import type {
   Append,
@@ -21,8 +22,6 @@ import type {
   StreamStore
 } from './store.ts'
 import { Subscriptions } from './subscriptions.ts'
-
-type Argument = string | Buffer | number
 
 /** What {@link StreamStore} promises, by scripts in Redis and its pub/sub. */
 export class RedisStore implements StreamStore {
@@ -56,7 +55,7 @@ export class RedisStore implements StreamStore {
       timeoutMs,
       maxPauseMs: this.pollMs,
       onMessage: (channel: string, message: Buffer): void => this.#subscriptions.onMessage(channel, message),
-      onFailure: (error: Error): void => this.#outage?.onFailure(error)
+      onFailure: (error: Error): void => this.#onFailure(error)
     }
     this.#commands = new Link({
       ...common,
@@ -223,8 +222,16 @@ export class RedisStore implements StreamStore {
     if (code === 'WRONGTYPE') return notOurs('a key of another type')
     // The server may have become a replica, with the connection still there.
     if (code === 'READONLY' && script !== READ) this.#commands.replace(toError(error))
-    this.#outage?.onFailure(toError(error))
+    this.#onFailure(toError(error))
     return new StoreUnavailableError(messageOf(error), { cause: error })
+  }
+
+  #onFailure(error: Error): void {
+    if (this.#isClosed) return
+    const verdict = verdictOf(error, this.#prefix)
+    // `open()` rejects with it.
+    if (verdict !== undefined && !this.#isOpened) return
+    this.#outage?.onFailure(verdict ?? error)
   }
 
   async #probe(connection: Connection): Promise<void> {
@@ -260,7 +267,7 @@ export class RedisStore implements StreamStore {
   // A hung server and a half-open socket are found by nothing else.
   async #poll(): Promise<void> {
     try {
-      await this.#news.call((connection) => connection.ping())
+      await Promise.all([this.#commands, this.#news].map((link) => link.call((connection) => connection.ping())))
       this.#outage?.onAnswer()
       this.#subscriptions.repeat()
     } catch {
@@ -275,26 +282,4 @@ export class RedisStore implements StreamStore {
       })
     }, this.pollMs)
   }
-}
-
-async function runScript(
-  connection: Connection,
-  script: Script,
-  place: Place,
-  args: readonly Argument[]
-): Promise<unknown> {
-  try {
-    return await connection.send(place.record, ['EVALSHA', script.sha, ...keysAndArguments(place, args)])
-  } catch (error) {
-    if (replyCode(error) !== 'NOSCRIPT') throw error
-    return evaluate(connection, script, place, args)
-  }
-}
-
-function evaluate(connection: Connection, script: Script, place: Place, args: readonly Argument[]): Promise<unknown> {
-  return connection.send(place.record, ['EVAL', script.text, ...keysAndArguments(place, args)])
-}
-
-function keysAndArguments({ record, log }: Place, args: readonly Argument[]): (string | Buffer)[] {
-  return ['2', record, log, ...args.map((arg) => (typeof arg === 'number' ? String(arg) : arg))]
 }

@@ -19,11 +19,6 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local function text(number) return string.format('%.0f', number) end
 
-local function expireLater(ms)
-  redis.call('PEXPIRE', KEYS[1], ms)
-  return redis.call('PEXPIRE', KEYS[2], ms) == 1
-end
-
 local function readAll()
   local fields = redis.call('HGETALL', KEYS[1])
   local m = {}
@@ -31,10 +26,15 @@ local function readAll()
   return m, #fields > 0
 end
 
+local function expireLater(ms)
+  redis.call('PEXPIRE', KEYS[1], ms)
+  return redis.call('PEXPIRE', KEYS[2], ms) == 1
+end
+
 local channel = KEYS[1]:sub(1, -3)
-local function publish(keep, last, lengths, epoch, finish, frames)
-  local news = '${FORMAT} ' .. keep .. ' ' .. last .. ' ' .. lengths .. ' ' .. epoch .. '\\n' .. finish .. '\\n' .. frames
-  redis.call('PUBLISH', channel, news)
+local function publish(epoch, keep, last, lengths, finish, frames)
+  local head = table.concat({ '${FORMAT}', keep, last, lengths, epoch }, ' ')
+  redis.call('PUBLISH', channel, head .. '\\n' .. finish .. '\\n' .. frames)
 end
 `
 
@@ -62,120 +62,118 @@ end
 // The first write of each script decides: where it is refused for want of memory nothing is written, and where it passes
 // the others pass as well. HSET and XADD are refused, PEXPIRE is not.
 
-/** ARGV: epoch, home, ttl, startedAt, epoch of the lost life that is replaced or '', '1' if paced, route if it has one. */
+/** Enters a life. `replaces` is the epoch of a lost one, or ''; `paced` is '1' or ''; a stream with a name has no route. */
 export const CREATE: Script = script(`${RECORD}
-local isReplaced = m.outcome == 'lost' and m.epoch == ARGV[5]
+local epoch, home, ttlMs, startedAt, replaces, paced, route = unpack(ARGV)
+
+local isReplaced = m.outcome == 'lost' and m.epoch == replaces
 if isThere and not isReplaced and not (m.outcome and hasLostItsLog()) then return { 'there', state() } end
 redis.call('XRANGE', KEYS[2], '0', '0') -- fails for a key that is not ours
 redis.call('HSET', KEYS[1], 'format', '${FORMAT}')
 redis.call('DEL', KEYS[1], KEYS[2])
-redis.call('HSET', KEYS[1], 'format', '${FORMAT}', 'epoch', ARGV[1], 'home', ARGV[2], 'ttl', ARGV[3], 'startedAt', ARGV[4],
+redis.call('HSET', KEYS[1], 'format', '${FORMAT}', 'epoch', epoch, 'home', home, 'ttl', ttlMs, 'startedAt', startedAt,
   'first', '1', 'last', '0', 'beat', '0', 'beatAt', text(now))
-if ARGV[6] == '1' then redis.call('HSET', KEYS[1], 'paced', '1') end
-if ARGV[7] then redis.call('HSET', KEYS[1], 'route', ARGV[7]) end
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
+if paced == '1' then redis.call('HSET', KEYS[1], 'paced', paced) end
+if route then redis.call('HSET', KEYS[1], 'route', route) end
+redis.call('PEXPIRE', KEYS[1], ttlMs)
 return { 'made' }
 `)
 
-/** ARGV: epoch, home. */
+/** Takes a life back. */
 export const DISCARD: Script = script(`${RECORD}
-if isThere and m.epoch == ARGV[1] and m.home == ARGV[2] then redis.call('DEL', KEYS[1], KEYS[2]) end
+local epoch, home = unpack(ARGV)
+
+if isThere and m.epoch == epoch and m.home == home then redis.call('DEL', KEYS[1], KEYS[2]) end
 return { 'done' }
 `)
 
 /**
- * The one that runs for every event in the worst case: few arguments, and of the record only what it needs.
- *
- * ARGV: home, lease, ttl, keep, last, first sequence of a batch or '-', epoch, all in one text; lengths and frames of the
- * batch or ''; and of a finish its news, outcome, time, error code and message.
+ * Adds a batch, an end, both, or a beat. There can be one for each event: few arguments, and of the record only what is
+ * needed. `head` is home, leaseMs, ttlMs, keep, last, first sequence of the batch or '-', and epoch. Without a batch
+ * `lengths` and `frames` are '', without an end the others are not there. `finish` is what followers are told of it.
  */
 export const APPEND: Script = script(`${COMMON}
-local home, lease, ttl, keep, newLast, batchFirst, epoch = ARGV[1]:match('^(%S+) (%d+) (%d+) (%d+) (%d+) (%S+) (.*)$')
-local lengths, frames, finish, outcome = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-batchFirst = tonumber(batchFirst)
+local head, lengths, frames, finish, outcome, finishedAt, code, message = unpack(ARGV)
+local home, leaseMs, ttlMs, keep, newLast, batchFirst, epoch = head:match('^(%S+) (%d+) (%d+) (%d+) (%d+) (%S+) (.*)$')
 
-local m = redis.call('HMGET', KEYS[1], 'format', 'epoch', 'home', 'first', 'last', 'beat', 'outcome', 'stop', 'signs')
-local first, last, beat, stop, signs = tonumber(m[4]), tonumber(m[5]), tonumber(m[6]), m[8], m[9]
-if m[1] ~= '${FORMAT}' or not (first and last and beat) then
+local format, itsEpoch, itsHome, first, last, ttl, beat, beatAt, itsOutcome, stop, hasSigns = unpack(redis.call('HMGET',
+  KEYS[1], 'format', 'epoch', 'home', 'first', 'last', 'ttl', 'beat', 'beatAt', 'outcome', 'stop', 'signs'))
+first, last, beat = tonumber(first), tonumber(last), tonumber(beat)
+if format ~= '${FORMAT}' or not (first and last and tonumber(ttl) and beat and tonumber(beatAt)) then
   local _, isThere = readAll()
-  return isThere and { 'foreign', m[1] } or { 'missing' }
+  return isThere and { 'foreign', format } or { 'missing' }
 end
 
-local function slowestAndOldSigns()
-  local slowest, old, kept = false, {}, 0
-  for field, value in pairs(readAll()) do
+local function signs()
+  local slowest, old, isLast = false, {}, true
+  for field, value in pairs(hasSigns and readAll() or {}) do
     if field:sub(1, 5) == 'sign:' then
       local position, at = value:match('^(%d+) (%d+)$')
-      if not position or now - at > tonumber(lease) then old[#old + 1] = field
-      else
-        kept = kept + 1
-        if field ~= 'sign:' .. home then slowest = math.min(slowest or position, position) end
-      end
+      local isOld = not position or now - at > tonumber(leaseMs)
+      isLast = isLast and isOld
+      if isOld then old[#old + 1] = field
+      elseif field ~= 'sign:' .. home then slowest = math.min(slowest or position, position) end
     end
   end
-  if kept == 0 then old[#old + 1] = 'signs' end
+  if hasSigns and isLast then old[#old + 1] = 'signs' end
   return slowest and text(slowest), old
 end
 
-local function stored()
-  local slowest, old = false, {}
-  if signs then slowest, old = slowestAndOldSigns() end
-  return { 'stored', text(last), stop, slowest }, old
-end
+local function stored(slowest) return { 'stored', text(last), stop, slowest } end
 
 local function missing()
   redis.call('DEL', KEYS[1])
   return { 'missing' }
 end
 
-if m[2] ~= epoch or m[3] ~= home then return { 'fenced' } end
-if m[7] then return m[7] == outcome and (stored()) or { 'fenced' } end
+if itsEpoch ~= epoch or itsHome ~= home then return { 'fenced' } end
+if itsOutcome then return itsOutcome == outcome and stored((signs())) or { 'fenced' } end
 
--- After a phase without the store the home has trimmed what would follow: then its oldest event does.
-local oldest = tonumber(keep)
-local follows = tonumber(newLast) == last
-if batchFirst then follows = batchFirst == last + 1 or (batchFirst == oldest and oldest > last + 1) end
-if not follows then return { 'apart', text(last) } end
+local hasBatch, hasLog = batchFirst ~= '-', first <= last
+local follows = tonumber(hasBatch and batchFirst - 1 or newLast) == last
+-- After a time without the store the home has trimmed what would follow: then its oldest event does.
+local isGap = hasBatch and batchFirst == keep and keep - 1 > last
+if not follows and not isGap then return { 'apart', text(last) } end
 
-if batchFirst then
-  local id = newLast .. '-0'
-  local isNew = first > last
-  local isAdded = isNew and redis.call('XADD', KEYS[2], id, 'frames', frames, 'lengths', lengths)
-    or not isNew and redis.call('XADD', KEYS[2], 'NOMKSTREAM', id, 'frames', frames, 'lengths', lengths)
-  if not isAdded then return missing() end
-  last = tonumber(newLast)
-  expireLater(ttl)
-else
-  if not expireLater(ttl) and first <= last then return missing() end
+-- A log that was evicted must not begin again in the middle.
+if hasBatch and hasLog then
+  if not redis.call('XADD', KEYS[2], 'NOMKSTREAM', newLast .. '-0', 'frames', frames, 'lengths', lengths) then
+    return missing()
+  end
+elseif hasBatch then
+  redis.call('XADD', KEYS[2], newLast .. '-0', 'frames', frames, 'lengths', lengths)
 end
-if oldest > first then redis.call('XTRIM', KEYS[2], 'MINID', keep) end
-redis.call('HSET', KEYS[1], 'first', keep, 'last', newLast, 'ttl', ttl, 'beat', text(beat + 1), 'beatAt', text(now))
+if not expireLater(ttlMs) and hasLog then return missing() end
+if tonumber(keep) > first then redis.call('XTRIM', KEYS[2], 'MINID', keep) end
+last = tonumber(newLast)
+redis.call('HSET', KEYS[1], 'first', keep, 'last', newLast, 'ttl', ttlMs, 'beat', text(beat + 1), 'beatAt', text(now))
 if outcome then
-  redis.call('HSET', KEYS[1], 'outcome', outcome, 'finishedAt', ARGV[6])
-  if ARGV[7] then redis.call('HSET', KEYS[1], 'code', ARGV[7], 'message', ARGV[8]) end
+  redis.call('HSET', KEYS[1], 'outcome', outcome, 'finishedAt', finishedAt)
+  if code then redis.call('HSET', KEYS[1], 'code', code, 'message', message) end
 end
-local answer, old = stored()
+local slowest, old = signs()
 if #old > 0 then redis.call('HDEL', KEYS[1], unpack(old)) end
-if batchFirst and #frames <= ${MAX_NEWS_BYTES} then publish(keep, newLast, lengths, epoch, finish or '', frames)
-elseif batchFirst or outcome then publish(keep, newLast, '-', epoch, finish or '', '') end
-return answer
+if hasBatch and #frames <= ${MAX_NEWS_BYTES} then publish(epoch, keep, newLast, lengths, finish or '', frames)
+elseif hasBatch or outcome then publish(epoch, keep, newLast, '-', finish or '', '') end
+return stored(slowest)
 `)
 
-/** ARGV: after, maxBytes, instance, position of its slowest client or ''. */
+/** Reads a page; `position` is that of the slowest client of `instance`, or '' to leave no sign. */
 export const READ: Script = script(`${RECORD}
-local after, maxBytes = tonumber(ARGV[1]), tonumber(ARGV[2])
-local batches, bytes, isFull = {}, 0, maxBytes == 0
+local after, maxBytes, instance, position = unpack(ARGV)
+
 if not isThere then return { 'missing' } end
-if ARGV[4] ~= '' then
+if position ~= '' then
   expireLater(m.ttl)
-  redis.call('HSET', KEYS[1], 'signs', '1', 'sign:' .. ARGV[3], ARGV[4] .. ' ' .. text(now))
+  redis.call('HSET', KEYS[1], 'signs', '1', 'sign:' .. instance, position .. ' ' .. text(now))
 end
+local batches, bytes, isFull = {}, 0, maxBytes == '0'
 local from = text(after + 1) .. '-0'
 while not isFull do
   local entries = redis.call('XRANGE', KEYS[2], from, '+', 'COUNT', 16)
   for _, entry in ipairs(entries) do
     local size = #(entry[2][2] or '')
-    isFull = bytes > 0 and bytes + size > maxBytes
+    isFull = bytes > 0 and bytes + size > tonumber(maxBytes)
     if isFull then break end
     bytes = bytes + size
     batches[#batches + 1] = entry
@@ -187,27 +185,31 @@ if #batches == 0 and hasLostItsLog() then return { 'missing' } end
 return { 'page', state(), batches }
 `)
 
-/** ARGV: what the channel of every home begins with, name of the stream. */
+/** Asks the home to stop. `homes` is what the channel of every home begins with, `name` that of the stream. */
 export const STOP: Script = script(`${RECORD}
+local homes, name = unpack(ARGV)
+
 if not isThere or m.outcome then return { 'no' } end
 expireLater(m.ttl)
 redis.call('HSET', KEYS[1], 'stop', '1')
-redis.call('PUBLISH', ARGV[1] .. (m.home or ''), (m.epoch or '') .. '\\n' .. ARGV[2])
+redis.call('PUBLISH', homes .. (m.home or ''), (m.epoch or '') .. '\\n' .. name)
 return { 'yes' }
 `)
 
-/** ARGV: epoch, beat. */
+/** Declares the stream lost. */
 export const REAP: Script = script(`${RECORD}
-if not isThere or m.epoch ~= ARGV[1] or m.beat ~= ARGV[2] then return { 'no' } end
+local epoch, beat = unpack(ARGV)
+
+if not isThere or m.epoch ~= epoch or m.beat ~= beat then return { 'no' } end
 if m.outcome then return { m.outcome == 'lost' and 'yes' or 'no' } end
 expireLater(m.ttl)
 redis.call('HSET', KEYS[1], 'outcome', 'lost', 'finishedAt', text(now))
-publish(m.first, m.last, '-', m.epoch, '{"outcome":"lost","finishedAt":' .. text(now) .. '}', '')
+publish(epoch, m.first, m.last, '-', '{"outcome":"lost","finishedAt":' .. text(now) .. '}', '')
 return { 'yes' }
 `)
 
 /**
- * Tries every command that the others run. ARGV: a channel of a stream, a channel of a home.
+ * Tries every command that the others run, on keys and two channels where nothing is.
  * Answers with the version of the server and with each command that failed and its error.
  */
 export const PROBE: Script = script(`

@@ -113,19 +113,35 @@ for (const [library, client] of libraries) {
   test(`${library}: a wrong password is said at once`, options, async (t) => {
     const server = await RedisServer.start(t, ['--requirepass', 'right'])
     for (const access of [{ password: 'wrong' }, {}]) {
-      const { store, host } = make(t, client(server.port, access))
+      const { store, host, lines } = make(t, client(server.port, access))
       await t.rejects(store.open(host), { ...invalid, message: /user name and password/ })
       await t.rejects(store.read(address, 0, 0), unavailable, 'it is closed')
+      t.strictSame(lines, [])
     }
     const { store } = await open(t, client(server.port, { password: 'right' }))
     t.strictSame(await store.create(address, life), { kind: 'made' })
+  })
+
+  test(`${library}: what has to be changed is said once the server can be reached`, options, async (t) => {
+    const server = await RedisServer.start(t, ['--requirepass', 'right'])
+    await server.stop()
+    const { store, lines } = await open(t, client(server.port))
+    await server.start()
+    await eventually('it is said', () => lines.length > 1)
+    t.match(lines, [
+      { level: 'warn' },
+      { level: 'error', fields: { err: { ...invalid, message: /user name and password/ } } }
+    ])
+    await t.rejects(store.read(address, 0, 0), unavailable)
   })
 
   test(`${library}: a user needs the permissions of the README and no others`, options, async (t) => {
     const server = await RedisServer.start(t)
     const access = { username: 'app', password: 'secret' }
     const commands =
-      `hset hgetall hdel del pexpire xadd xrange xtrim time publish eval evalsha subscribe unsubscribe ping`.split(' ')
+      `hset hgetall hmget hdel del pexpire xadd xrange xtrim time publish eval evalsha subscribe unsubscribe ping`.split(
+        ' '
+      )
     const rules = [...commands.map((command) => `+${command}`), '~{rsse:*', '&{rsse:*', '&rsse:*']
     const allow = async (...allowed: string[]): Promise<void> => {
       t.equal(
