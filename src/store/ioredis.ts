@@ -73,7 +73,8 @@ function settings(timeoutMs: number): object {
     monitor: false,
     disableClientInfo: true,
     protocol: 2,
-    replyMapping: 'legacy'
+    replyMapping: 'legacy',
+    stringNumbers: false
   }
 }
 

@@ -104,7 +104,11 @@ export class RedisStore implements StreamStore {
   }
 
   async append(address: StreamAddress, append: Append): Promise<AppendAnswer> {
-    const { kind, parts } = await this.#run(APPEND, address, this.#appendArguments(append))
+    const answer = await this.#call(APPEND, address, this.#appendArguments(append))
+    if (typeof answer === 'number') {
+      return { kind: 'stored', lastSequence: answer, isStopped: false, slowest: undefined }
+    }
+    const { kind, parts } = readAnswer(answer)
     if (kind === 'apart') return { kind, lastSequence: parts.number() }
     if (kind !== 'stored') return { kind: kind === 'missing' ? kind : 'fenced' }
     return {
@@ -185,21 +189,19 @@ export class RedisStore implements StreamStore {
     this.#commands.close()
   }
 
-  async #run(
-    script: Script,
-    address: StreamAddress,
-    args: readonly Argument[]
-  ): Promise<{ kind: string; parts: AnswerReader }> {
+  async #run(script: Script, address: StreamAddress, args: readonly Argument[]): Promise<Answer> {
+    return readAnswer(await this.#call(script, address, args))
+  }
+
+  async #call(script: Script, address: StreamAddress, args: readonly Argument[]): Promise<unknown> {
     if (this.#isClosed) throw new StoreUnavailableError('it was closed')
     const place = this.#placeOf(address)
     const call = this.#commands.call((connection) => runScript(connection, script, place, args))
     this.#underWay.add(call)
     try {
-      const parts = new AnswerReader(await call)
+      const answer = await call
       this.#outage?.onAnswer()
-      const kind = parts.text()
-      if (kind === 'foreign') throw notOurs(parts.optionalText())
-      return { kind, parts }
+      return answer
     } catch (error) {
       throw this.#failureOf(error, script)
     } finally {
@@ -282,4 +284,17 @@ export class RedisStore implements StreamStore {
       })
     }, this.pollMs)
   }
+}
+
+/** What a script says first, and the rest. */
+interface Answer {
+  readonly kind: string
+  readonly parts: AnswerReader
+}
+
+function readAnswer(answer: unknown): Answer {
+  const parts = new AnswerReader(answer)
+  const kind = parts.text()
+  if (kind === 'foreign') throw notOurs(parts.optionalText())
+  return { kind, parts }
 }

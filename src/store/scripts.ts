@@ -119,7 +119,8 @@ local function signs()
   return slowest and text(slowest), old
 end
 
-local function stored(slowest) return { 'stored', text(last), stop, slowest } end
+-- Mostly there is nothing else to say, and a number is read at the least cost.
+local function stored(slowest) return (stop or slowest) and { 'stored', text(last), stop, slowest } or last end
 
 local function missing()
   redis.call('DEL', KEYS[1])
