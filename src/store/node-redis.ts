@@ -20,9 +20,13 @@ interface Client extends AnyClient {
   ping(): Promise<unknown>
 }
 
+interface NodeOptions {
+  readonly socket?: object
+}
+
 interface Cluster extends AnyClient {
   readonly masters: readonly object[]
-  readonly _options?: { readonly defaults?: { readonly socket?: object } }
+  readonly _options?: { readonly rootNodes?: readonly NodeOptions[]; readonly defaults?: NodeOptions }
   duplicate(overrides: object): Cluster
   sendCommand(
     key: string,
@@ -114,7 +118,9 @@ class ClientConnection implements Connection {
     client.on('error', (error: Error) => this.#lose(error))
     client.on('end', () => this.#lose(new Error('the connection was closed')))
     await client.connect()
-    this.#isReady = true
+    // Closed while it was made: whatever came of it.
+    if (this.#isClosed) destroy(client)
+    this.#isReady = !this.#isClosed
   }
 
   #lose(cause: Error): void {
@@ -155,14 +161,16 @@ class ClientConnection implements Connection {
 class ClusterConnection implements Connection {
   readonly #cluster: Cluster
   #lastError: Error | undefined
+  #isClosed = false
 
   constructor(template: Cluster, _events: ConnectionEvents, timeoutMs: number) {
     // A duplicate takes its defaults over whole or not at all, and there is no other way to see them.
     const { _options: options } = template
-    const defaults = options?.defaults
-    const ours = settings(defaults?.socket, timeoutMs)
+    const ours = settings(options?.defaults?.socket, timeoutMs)
     this.#cluster = template.duplicate({
-      defaults: { ...defaults, ...ours },
+      // The connection that asks a node for the others is in nobody's hands, and would wait for a hung one for ever.
+      rootNodes: options?.rootNodes?.map((node) => ({ ...node, socket: { ...node.socket, socketTimeout: timeoutMs } })),
+      defaults: { ...options?.defaults, ...ours },
       commandOptions: { timeout: undefined },
       clientSideCache: undefined,
       keyPrefix: undefined,
@@ -182,6 +190,7 @@ class ClusterConnection implements Connection {
     } catch (error) {
       throw this.#lastError ?? toError(error)
     }
+    if (this.#isClosed) destroy(this.#cluster)
   }
 
   async send(key: string, command: readonly (string | Buffer)[]): Promise<unknown> {
@@ -202,6 +211,7 @@ class ClusterConnection implements Connection {
   }
 
   close(): void {
+    this.#isClosed = true
     destroy(this.#cluster)
   }
 

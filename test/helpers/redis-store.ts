@@ -1,13 +1,13 @@
-import { Redis } from 'ioredis'
-import { Redis as Valkey } from 'iovalkey'
-import { createClient } from 'redis'
+import { Cluster as IoredisCluster, Redis } from 'ioredis'
+import { Cluster as IovalkeyCluster, Redis as Valkey } from 'iovalkey'
+import { createClient, createCluster } from 'redis'
 import type { Test } from 'tap'
 import { redisStore, type RedisClient, type RedisStoreOptions } from '../../src/store/redis.ts'
 import type { Append, NewLife, StoreHost, StreamAddress, StreamStore } from '../../src/store/store.ts'
 import { createRecordingLog, type LogLine } from './recording-log.ts'
 
-/** Of the stores of these tests: a command may take half a second. */
-export const LEASE_MS = 1_500
+/** Of the stores of these tests: a command may take a third of it. */
+export const LEASE_MS = 2_000
 const POLL_MS = 100
 
 export interface Access {
@@ -23,6 +23,20 @@ const clients: Record<string, (port: number, access?: Access) => RedisClient> = 
 
 /** Every client library, and how a user makes a client with it. */
 export const libraries: readonly [string, (port: number, access?: Access) => RedisClient][] = Object.entries(clients)
+
+const clusterClients: Record<string, (ports: readonly number[]) => RedisClient> = {
+  ioredis: (ports) => new IoredisCluster(ports.map(nodeAt), { lazyConnect: true }),
+  iovalkey: (ports) => new IovalkeyCluster(ports.map(nodeAt), { lazyConnect: true }),
+  'node-redis': (ports) => createCluster({ rootNodes: ports.map((port) => ({ socket: nodeAt(port) })) })
+}
+
+/** The same for a cluster. */
+export const clusterLibraries: readonly [string, (ports: readonly number[]) => RedisClient][] =
+  Object.entries(clusterClients)
+
+function nodeAt(port: number): { host: string; port: number } {
+  return { host: '127.0.0.1', port }
+}
 
 export const address: StreamAddress = { streamId: 'stream', owner: undefined }
 export const life: NewLife = { epoch: 'life-1', route: undefined, ttlMs: 60_000, startedAt: 0 }

@@ -17,7 +17,7 @@ import { createRecordingLog } from '../helpers/recording-log.ts'
 export type CreateStore = (t: Test, leaseMs: number) => StreamStore
 
 const LONG_LEASE_MS = 30_000
-const SHORT_LEASE_MS = 600
+const SHORT_LEASE_MS = 2_000
 const TTL_MS = 120_000
 const STARTED_AT = 1_795_500_000_123
 

@@ -1,15 +1,13 @@
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { fileURLToPath } from 'node:url'
 import { Redis } from 'ioredis'
 import { createClientPool, createSentinel } from 'redis'
-import { test, type Test } from 'tap'
+import { test } from 'tap'
 import { isRefusal, StoreInvalidError, StoreUnavailableError } from '../../src/errors.ts'
 import { judgeProbe, majorOf } from '../../src/store/probe.ts'
 import { redisStore, type RedisClient, type RedisStoreOptions } from '../../src/store/redis.ts'
 import { eventually } from '../helpers/eventually.ts'
 import { hasRedis, RedisServer } from '../helpers/redis-server.ts'
 import { libraries } from '../helpers/redis-store.ts'
+import { startStoreProcess } from '../helpers/store-process.ts'
 
 const client = new Redis({ lazyConnect: true })
 
@@ -104,7 +102,7 @@ for (const [library] of libraries) {
     if (!hasRedis(t)) return
     const server = await RedisServer.start(t)
     for (const state of ['well', 'hung', 'gone'] as const) {
-      const child = startChild(t, library, server.port)
+      const child = startStoreProcess(t, library, [server.port])
       await eventually('the store is open', () => child.output() === 'open\n')
       if (state === 'hung') server.hang()
       if (state === 'gone') await server.stop()
@@ -115,19 +113,4 @@ for (const [library] of libraries) {
       if (state === 'hung') server.goOn()
     }
   })
-}
-
-function startChild(
-  t: Test,
-  library: string,
-  port: number
-): { output(): string; goOn(): void; exited: Promise<unknown[]> } {
-  const file = fileURLToPath(new URL('../fixtures/store-and-exit.ts', import.meta.url))
-  const child = spawn(process.execPath, ['--import=tsx', file, library, String(port)], {
-    stdio: ['pipe', 'pipe', 'inherit']
-  })
-  t.teardown(() => child.kill('SIGKILL'))
-  let output = ''
-  child.stdout.setEncoding('utf8').on('data', (text: string) => (output += text))
-  return { output: () => output, goOn: () => child.stdin.write('\n'), exited: once(child, 'exit') }
 }
