@@ -50,6 +50,12 @@ mkdirSync(RESULTS, { recursive: true })
 const reached: Verdict[] = []
 for (const workload of chosen()) {
   process.stdout.write(`\n## ${workload.name}: ${workload.question}\n`)
+  const missing = workload.missing?.()
+  if (missing !== undefined) {
+    if (positionals.length > 0) fail(missing)
+    process.stdout.write(`\nleft out: ${missing}\n`)
+    continue
+  }
   const results: TurnResult[] = []
   for (const scene of workload.scenes(effort)) {
     for (const result of await contest(workload.name, scene, effort, selection)) {

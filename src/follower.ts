@@ -31,12 +31,15 @@ export class Follower implements Feeder {
   #wantsRead = false
   #wantsSign = false
   #hasNews = false
+  // Whoever made the replica has left a sign on the way.
   #signedSequence = 0
+  #signedAt: number
   #missingSince: number | undefined
 
   constructor(stream: EventStream, pace: StoredPace | undefined, store: StoreAccess, host: FollowerHost) {
     this.stream = stream
     this.#pace = pace
+    this.#signedAt = store.now()
     this.#address = { streamId: stream.streamId, owner: stream.owner }
     this.#store = store
     this.#host = host
@@ -56,7 +59,11 @@ export class Follower implements Feeder {
   resume(): void {
     if (!this.#isFarFromSign(this.stream.log.lastSequence)) return
     const position = this.#position
-    if (position !== undefined && (position < this.#signedSequence || this.#isFarFromSign(position))) this.leaveSign()
+    if (position !== undefined && this.#hasMoved(position)) this.leaveSign()
+  }
+
+  #hasMoved(position: number): boolean {
+    return position < this.#signedSequence || this.#isFarFromSign(position)
   }
 
   #isFarFromSign(sequence: number): boolean {
@@ -107,6 +114,13 @@ export class Follower implements Feeder {
     this.#hasNews = false
   }
 
+  /** Whether the last sign says enough for now: it counts for a lease, and tells where its client stands. */
+  get isSigned(): boolean {
+    const position = this.#position
+    const hasMoved = position !== undefined && this.#hasMoved(position)
+    return !hasMoved && this.#store.now() - this.#signedAt < this.#store.leaseMs / 3
+  }
+
   /** Tells the home that there are clients here, or were a moment ago, and where the one stands that paces the stream. */
   leaveSign(): void {
     this.#wantsSign = true
@@ -133,8 +147,10 @@ export class Follower implements Feeder {
   async #readOn(): Promise<void> {
     while (this.#wantsRead && !this.#isReleased) {
       this.#wantsRead = false
+      const askedAt = this.#store.now()
       const position = this.#positionToSign()
       const page = await this.#store.read(this.#address, this.stream.log.lastSequence, PAGE_BYTES, position)
+      if (position !== undefined) this.#signedAt = askedAt
       if (this.#isReleased) return
       if (page === undefined) this.#onMissing()
       else if (page.stream.epoch !== this.stream.epoch) this.#host.onGone(this.stream)

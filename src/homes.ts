@@ -25,7 +25,7 @@ export class Homes implements MirrorHost {
 
   /** Copies a stream that has just been started. */
   add(stream: EventStream, life: NewLife): void {
-    const mirror = new Mirror(stream, life, this.#access, this)
+    const mirror = new Mirror(stream, life, this.#access, this.#registry.turn, this)
     this.#mirrors.set(stream, mirror)
     stream.readers.mirror = mirror
     mirror.pump()

@@ -2,6 +2,7 @@ import type { Clock, Timer } from './clock.ts'
 import type { EventStream } from './event-stream.ts'
 import type { MirrorReader, Position } from './pace.ts'
 import type { StoreAccess } from './store-access.ts'
+import type { Task, Turn } from './turn.ts'
 import type { Append, AppendAnswer, NewLife, StreamAddress } from './store/store.ts'
 
 /** What a mirror tells of the stream that it copies. */
@@ -26,16 +27,21 @@ const FIRST_LOOK_MS = 10
  * Copies the log of a home into the store: a reader with a position, as a client is. One command is under way at a time,
  * so that batches grow with the load; a failed one is repeated from wherever the store says that it stands.
  */
-export class Mirror implements MirrorReader {
+export class Mirror implements MirrorReader, Task {
   readonly stream: EventStream
   readonly #address: StreamAddress
   readonly #life: NewLife
   readonly #store: StoreAccess
+  readonly #turn: Turn
   readonly #host: MirrorHost
   // Everything up to here is in the store.
   #storedSequence = 0
+  // Asked for at every append, and looked up when the position has moved.
+  #offset = 0
+  #offsetOf = 0
   #sentFrom = Infinity
   #isSending = false
+  #isQueued = false
   #hasFinished = false
   #isRetrying = false
   // Nothing has been sent since the last round of beats.
@@ -47,11 +53,12 @@ export class Mirror implements MirrorReader {
   #look: Timer | undefined
   #lookMs = FIRST_LOOK_MS
 
-  constructor(stream: EventStream, life: NewLife, store: StoreAccess, host: MirrorHost) {
+  constructor(stream: EventStream, life: NewLife, store: StoreAccess, turn: Turn, host: MirrorHost) {
     this.stream = stream
     this.#address = { streamId: stream.streamId, owner: stream.owner }
     this.#life = life
     this.#store = store
+    this.#turn = turn
     this.#host = host
   }
 
@@ -62,7 +69,12 @@ export class Mirror implements MirrorReader {
   }
 
   get offset(): number {
-    return this.stream.log.offsetAfter(this.sequence)
+    const { sequence } = this
+    if (sequence !== this.#offsetOf) {
+      this.#offset = this.stream.log.offsetAfter(sequence)
+      this.#offsetOf = sequence
+    }
+    return this.#offset
   }
 
   get heldFrom(): number {
@@ -105,7 +117,7 @@ export class Mirror implements MirrorReader {
   }
 
   pump(): void {
-    if (!this.#isRetrying && this.#hasNews) void this.#send()
+    if (!this.#isRetrying && this.#hasNews) this.#sendLater()
   }
 
   // ── sending ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -130,18 +142,31 @@ export class Mirror implements MirrorReader {
     return this.#storedSequence < this.stream.log.lastSequence || this.stream.isFinished
   }
 
+  // At once where there is time. Where there is not, everybody else has a go first, and what comes meanwhile goes along.
+  #sendLater(): void {
+    if (this.#isQueued || this.#isSending) return
+    this.#isQueued = true
+    this.#turn.later(this)
+  }
+
+  run(): void {
+    this.#isQueued = false
+    void this.#send()
+  }
+
   async #send(): Promise<void> {
     if (this.#isSending || this.#hasFinished) return
     this.#isSending = true
     try {
       if (this.#isRetrying) await this.#giveSignOfLife()
-      do await this.#exchange()
-      while (!this.#hasFinished && (this.#hasNews || this.#onKnown !== undefined))
+      await this.#exchange()
     } catch (error) {
       this.#onFailed(error)
     }
     this.#isSending = false
     this.#sentFrom = Infinity
+    const wantsMore = this.#hasNews || this.#onKnown !== undefined
+    if (wantsMore && !this.#hasFinished && !this.#isRetrying) this.#sendLater()
     this.stream.onAdvanced()
   }
 

@@ -85,6 +85,11 @@ export class Replicas implements FollowerHost {
     this.#access.read({ streamId, owner }, log.lastSequence, 0, position).catch(() => {})
   }
 
+  /** Whether what was told last of the clients of a stream still holds. */
+  isSigned(stream: EventStream): boolean {
+    return this.#followers.get(stream)?.isSigned === true
+  }
+
   onGone(stream: EventStream): void {
     this.#registry.drop(stream)
   }

@@ -232,7 +232,7 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
     const here = this.#registry.find(address.streamId, address.owner)
     let page: Page | undefined
     try {
-      page = await this.#access.read(address, here?.log.lastSequence ?? 0, PAGE_BYTES)
+      page = await this.#read(address, here)
     } catch (error) {
       if (here === undefined || here.isRemoved) throw error
       return here
@@ -245,12 +245,19 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
       }
       this.#registry.drop(here)
       // What was read begins where this one ended.
-      page = await this.#access.read(address, 0, PAGE_BYTES)
+      page = await this.#read(address)
     }
     if (page === undefined) return undefined
     const stream = await this.#replicas.add(address, page)
     this.#checkedAt.set(stream, this.#clock.now())
     return stream
+  }
+
+  // Whoever has nothing yet reads for a client that is about to attach: its sign is left on the way.
+  #read(address: StreamAddress, here?: EventStream): Promise<Page | undefined> {
+    return here === undefined
+      ? this.#access.read(address, 0, PAGE_BYTES, 0)
+      : this.#access.read(address, here.log.lastSequence, PAGE_BYTES)
   }
 
   // ── what the store and the clients report ────────────────────────────────────────────────────────────────────────────
@@ -265,7 +272,7 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
   }
 
   onClientsChanged(stream: EventStream): void {
-    if (stream.clients <= 1) this.#sign(stream)
+    if (stream.clients <= 1 && !this.#replicas.isSigned(stream)) this.#sign(stream)
   }
 
   #sign(stream: EventStream): void {

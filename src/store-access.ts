@@ -53,27 +53,27 @@ export class StoreAccess {
   }
 
   create(address: StreamAddress, life: NewLife, replaces?: string): Promise<CreateAnswer> {
-    return this.#ask(() => this.#store.create(address, life, replaces))
+    return this.#judge(this.#store.create(address, life, replaces))
   }
 
   discard(address: StreamAddress, epoch: string): Promise<void> {
-    return this.#ask(() => this.#store.discard(address, epoch))
+    return this.#judge(this.#store.discard(address, epoch))
   }
 
   append(address: StreamAddress, append: Append): Promise<AppendAnswer> {
-    return this.#ask(() => this.#store.append(address, append))
+    return this.#judge(this.#store.append(address, append))
   }
 
   read(address: StreamAddress, after: number, maxBytes: number, position?: number): Promise<Page | undefined> {
-    return this.#ask(() => this.#store.read(address, after, maxBytes, position))
+    return this.#judge(this.#store.read(address, after, maxBytes, position))
   }
 
   stop(address: StreamAddress): Promise<boolean> {
-    return this.#ask(() => this.#store.stop(address))
+    return this.#judge(this.#store.stop(address))
   }
 
   reap(address: StreamAddress, epoch: string, beat: number): Promise<boolean> {
-    return this.#ask(() => this.#store.reap(address, epoch, beat))
+    return this.#judge(this.#store.reap(address, epoch, beat))
   }
 
   follow(address: StreamAddress, listener: (news: News | undefined) => void): () => void {
@@ -81,10 +81,10 @@ export class StoreAccess {
   }
 
   // A process that was stopped or blocked measures its own slowness as the store's, as it should.
-  async #ask<T>(call: () => Promise<T>): Promise<T> {
+  async #judge<T>(call: Promise<T>): Promise<T> {
     const askedAt = this.now()
     try {
-      const answer = await call()
+      const answer = await call
       if (this.now() - askedAt >= this.leaseMs / 3) this.#troubledAt = this.now()
       return answer
     } catch (error) {

@@ -3,7 +3,8 @@
  * larger than the default allows. `BENCH_PLUGIN` names another build, to compare two.
  */
 import Fastify, { type FastifyInstance } from 'fastify'
-import type { Material, Running } from '../harness/contestant.ts'
+import { Redis } from 'ioredis'
+import type { Material, Running, StoreSetting } from '../harness/contestant.ts'
 import { held } from '../harness/meter.ts'
 import { bodyOf, valueOf } from '../harness/source.ts'
 import { listenFastify } from './listen.ts'
@@ -22,6 +23,10 @@ interface PluginModule {
   default: (instance: FastifyInstance, options: object) => Promise<void>
 }
 
+interface StoreModule {
+  redisStore: (client: Redis, options: object) => unknown
+}
+
 const BUILD = process.env.BENCH_PLUGIN ?? new URL('../plugin/index.js', import.meta.url).href
 const { default: streamPlugin } = (await import(BUILD)) as PluginModule
 
@@ -31,11 +36,12 @@ const MAX_CLIENTS = 1_000
 const MAX_STREAMS = 1_000
 const MAX_EVENTS = 10_000
 
-export async function start({ source, heartbeatMs, history, clients }: Material): Promise<Running> {
+export async function start({ source, heartbeatMs, history, clients, store }: Material): Promise<Running> {
   const fastify = await createApp({
     ...(clients > MAX_CLIENTS ? { maxClientsPerStream: clients } : {}),
     ...(clients >= MAX_STREAMS ? { maxActiveStreams: clients + 1 } : {}),
-    ...(heartbeatMs === undefined ? {} : { heartbeatInterval: heartbeatMs })
+    ...(heartbeatMs === undefined ? {} : { heartbeatInterval: heartbeatMs }),
+    ...(store === undefined ? {} : { store: await storeOf(store) })
   })
   fastify.get('/feed', (_request, reply) => replyOf(reply).sseFromGenerator(() => source.feed(), { streamId: 'feed' }))
   fastify.get('/tokens', (_request, reply) => replyOf(reply).sseFromGenerator(() => source.tokens()))
@@ -120,6 +126,13 @@ async function* nothing(): AsyncGenerator<string, void> {}
 async function* values(events: number, bytes: number): AsyncGenerator<string, void> {
   const body = bodyOf(bytes, false)
   for (let sequence = 0; sequence < events; sequence++) yield valueOf(sequence, body, false)
+}
+
+async function storeOf({ port, pollMs, leaseMs }: StoreSetting): Promise<unknown> {
+  const { redisStore } = (await import(new URL('store/redis.js', BUILD).href)) as StoreModule
+  // It is a template: the store has connections of its own.
+  const client = new Redis({ port, host: '127.0.0.1', lazyConnect: true })
+  return redisStore(client, { pollInterval: pollMs, lease: leaseMs })
 }
 
 async function createApp(options: object): Promise<FastifyInstance> {

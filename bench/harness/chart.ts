@@ -64,7 +64,9 @@ export function chart(title: string, results: readonly TurnResult[]): string {
 }
 
 function baseOf(result: TurnResult): ContestantName | undefined {
-  return (['res.write', 'reply.send'] as const).find((name) => (result.samples.get(name)?.length ?? 0) > 0)
+  return [result.turn.base, 'res.write' as const, 'reply.send' as const].find(
+    (name) => name !== undefined && (result.samples.get(name)?.length ?? 0) > 0
+  )
 }
 
 function text(x: number, y: number, content: string, attributes = ''): string {

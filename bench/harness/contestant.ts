@@ -9,6 +9,16 @@ export interface Material {
   readonly history: History | undefined
   /** Clients that will come at once, for the contestants that have a limit. */
   readonly clients: number
+  /** Absent: the process is alone. */
+  readonly store: StoreSetting | undefined
+}
+
+/** The store that an instance shares with others. */
+export interface StoreSetting {
+  readonly port: number
+  /** Without them, the defaults. */
+  readonly pollMs?: number
+  readonly leaseMs?: number
 }
 
 export interface History {
@@ -41,6 +51,10 @@ export const CONTESTANTS = {
   'better-sse': 'better-sse',
   'fastify-sse-v2': 'fastify-sse-v2',
   ours: 'ours',
+  // With a store: the process that produces, and another one.
+  'ours at home': 'ours',
+  'ours elsewhere': 'ours',
+  'resumable-stream': 'resumable-stream',
   'reply.send': 'reply-send',
   'res.write ignored': 'res-write-ignored'
 } as const

@@ -15,7 +15,8 @@ const COLUMNS: readonly [key: string, title: string][] = [
 /** One turn as a table. */
 export function table(result: TurnResult): string {
   const { metric, caveat } = result.turn
-  const against = (['res.write', 'socket', 'reply.send'] as const).filter((name) => result.samples.has(name))
+  const bases = result.turn.base === undefined ? (['res.write', 'socket', 'reply.send'] as const) : [result.turn.base]
+  const against = bases.filter((name) => result.samples.has(name))
   const columns = COLUMNS.filter(([key]) =>
     [...result.samples.values()].some((rounds) => rounds[0]?.[key] !== undefined)
   )

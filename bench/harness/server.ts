@@ -1,5 +1,11 @@
 /** The server process: one contestant, told what to do by the runner. */
-import { CONTESTANTS, type ContestantModule, type ContestantName, type Material } from './contestant.ts'
+import {
+  CONTESTANTS,
+  type ContestantModule,
+  type ContestantName,
+  type Material,
+  type StoreSetting
+} from './contestant.ts'
 import { Meter, held } from './meter.ts'
 import { Profiler } from './profiler.ts'
 import { Source, type Plan } from './source.ts'
@@ -10,6 +16,7 @@ export interface ServerSetting {
   readonly heartbeatMs?: number | undefined
   readonly history?: Material['history']
   readonly clients?: number
+  readonly store?: StoreSetting | undefined
   readonly nodeOptions?: readonly string[]
 }
 
@@ -34,7 +41,8 @@ const { port, operations = {} } = await module.start({
   source,
   heartbeatMs: setting.heartbeatMs,
   history: setting.history,
-  clients: setting.clients ?? 1
+  clients: setting.clients ?? 1,
+  store: setting.store
 })
 
 const common: Record<string, (argument: never) => unknown> = {

@@ -50,14 +50,16 @@ export function verdicts(result: TurnResult): Verdict[] {
 
 function reachedOf(result: TurnResult, goal: Goal): number | undefined {
   const key = (goal.metric ?? result.turn.metric).key
-  if (goal.against !== undefined) return ratio(result, 'ours', goal.against, key)?.median
-  const own = values(result, 'ours', key)
+  const contestant = goal.of ?? 'ours'
+  if (goal.against !== undefined) return ratio(result, contestant, goal.against, key)?.median
+  const own = values(result, contestant, key)
   if (own.length === 0) return undefined
   return goal.isBestRound === true ? spread(own).min : spread(own).median
 }
 
-function describeGoal(result: TurnResult, { metric, against, atMost, atLeast }: Goal): string {
+function describeGoal(result: TurnResult, { metric, of, against, atMost, atLeast }: Goal): string {
   const { key, unit } = metric ?? result.turn.metric
+  const name = of === undefined ? key : `${of}: ${key}`
   const limit = atMost === undefined ? `≥ ${atLeast}` : `≤ ${atMost}`
-  return against === undefined ? `${key} ${limit} ${unit}` : `${key} ${limit} × ${against}`
+  return against === undefined ? `${name} ${limit} ${unit}` : `${name} ${limit} × ${against}`
 }

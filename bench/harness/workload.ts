@@ -18,6 +18,8 @@ export interface Turn<Stage = unknown> {
   /** The metric of the table, and how to print it. */
   readonly metric: Metric
   readonly goals?: readonly Goal[]
+  /** Whose value the table and the picture take as 1; without it `res.write`, where it takes part. */
+  readonly base?: ContestantName
   /** Why the ratio must not be claimed, where it is noise. */
   readonly caveat?: string
   run(stage: Stage): Promise<Sample>
@@ -32,6 +34,8 @@ export interface Metric {
 export interface Goal {
   /** Absent: the turn's own metric. */
   readonly metric?: Metric
+  /** Whose goal it is; absent: ours. */
+  readonly of?: ContestantName
   /** A contestant, the best of the peers in the same round, or nothing: an absolute number. */
   readonly against?: ContestantName | 'best peer'
   readonly atMost?: number
@@ -57,6 +61,8 @@ export interface Scene<Stage = unknown> {
 export interface Workload {
   readonly name: string
   readonly question: string
+  /** What this machine lacks, in a sentence; undefined where the workload can run. */
+  missing?(): string | undefined
   scenes(effort: Effort): Scene<never>[]
 }
 

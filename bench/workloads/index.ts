@@ -6,6 +6,17 @@ import { registry } from './registry.ts'
 import { replay } from './replay.ts'
 import { retention } from './retention.ts'
 import { slow } from './slow.ts'
+import { shared } from './store.ts'
 import { streams } from './streams.ts'
 
-export const WORKLOADS: readonly Workload[] = [fanout, streams, replay, idle, retention, registry, slow, latency]
+export const WORKLOADS: readonly Workload[] = [
+  fanout,
+  streams,
+  replay,
+  idle,
+  retention,
+  registry,
+  slow,
+  latency,
+  shared
+]

@@ -8,8 +8,11 @@ export interface Place {
   readonly channel: string
 }
 
+// 132 bits: nobody finds a name that shares the key of another's. Every command and message carries it up to three times.
+const TAG_LENGTH = 22
+
 export function placeOf(prefix: string, address: StreamAddress): Place {
-  return placeAt(prefix, hash('sha256', nameOf(address), 'base64url'))
+  return placeAt(prefix, hash('sha256', nameOf(address), 'base64url').slice(0, TAG_LENGTH))
 }
 
 /** For trying what is allowed: no stream is there, since no hash is that short. */

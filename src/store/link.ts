@@ -1,4 +1,5 @@
 import type { Clock, Timer } from '../clock.ts'
+import { Deadlines } from './deadlines.ts'
 import { toError, replyCode, type Connection, type ConnectionEvents } from './connection.ts'
 
 /** What a link needs of whoever uses it. */
@@ -29,6 +30,7 @@ interface Attempt {
 /** Keeps one connection: one that is lost, or does not answer in time, is replaced. */
 export class Link {
   readonly #options: LinkOptions
+  readonly #deadlines: Deadlines
   #current: Attempt | undefined
   // What calls use: there, or being made. Undefined in a pause between two attempts, when calls fail at once.
   #connection: Promise<Connection> | undefined
@@ -37,6 +39,7 @@ export class Link {
 
   constructor(options: LinkOptions) {
     this.#options = options
+    this.#deadlines = new Deadlines(options.clock, options.timeoutMs)
   }
 
   /** Makes the first attempt, and rejects where it fails; it goes on by itself until `close()`. */
@@ -52,8 +55,14 @@ export class Link {
   async call<T>(use: (connection: Connection) => Promise<T>): Promise<T> {
     let used: Attempt | undefined
     try {
-      return await this.#inTime(async () => {
-        const connection = await this.connection
+      return await this.#deadlines.within(() => {
+        const { connection, upSince } = this.#current ?? {}
+        if (connection === undefined || upSince === undefined) {
+          return this.connection.then((made) => {
+            used = this.#current
+            return use(made)
+          })
+        }
         used = this.#current
         return use(connection)
       })
@@ -74,13 +83,14 @@ export class Link {
     this.#connection = undefined
     this.#current?.connection?.close()
     this.#current = undefined
+    this.#deadlines.close()
   }
 
   async #attempt(): Promise<void> {
     const attempt: Attempt = { connection: undefined, upSince: undefined }
     this.#pause = undefined
     this.#current = attempt
-    this.#connection = this.#inTime(() => this.#connect(attempt))
+    this.#connection = this.#deadlines.within(() => this.#connect(attempt))
     try {
       await this.#connection
     } catch (error) {
@@ -118,19 +128,6 @@ export class Link {
 
   #hasLasted({ upSince }: Attempt): boolean {
     return upSince !== undefined && this.#options.clock.now() - upSince > this.#options.maxPauseMs
-  }
-
-  async #inTime<T>(run: () => Promise<T>): Promise<T> {
-    const { clock, timeoutMs } = this.#options
-    let timer: Timer | undefined
-    const timeUp = new Promise<never>((_resolve, reject) => {
-      timer = clock.setTimer(() => reject(new Error(`no answer within ${timeoutMs} ms`)), timeoutMs)
-    })
-    try {
-      return await Promise.race([run(), timeUp])
-    } finally {
-      if (timer !== undefined) clock.clearTimer(timer)
-    }
   }
 }
 

@@ -28,7 +28,7 @@ function fixOf(code: string, prefix: string): string {
 /** The rules of ACL SETUSER that a user needs. */
 function permissions(prefix: string): string {
   const commands =
-    '+hset +hgetall +hdel +del +pexpire +xadd +xrange +xtrim +time +publish +eval +evalsha +subscribe +unsubscribe +ping'
+    '+hset +hgetall +hmget +hdel +del +pexpire +xadd +xrange +xtrim +time +publish +eval +evalsha +subscribe +unsubscribe +ping'
   return `${commands} ~{${prefix}:* &{${prefix}:* &${prefix}:*, in a cluster also +cluster|slots`
 }
 

@@ -64,7 +64,7 @@ export class AnswerReader {
   }
 }
 
-function readNumber(text: string): number {
+export function readNumber(text: string): number {
   const number = Number(text)
   if (/^\d{1,16}$/.test(text) && Number.isSafeInteger(number)) return number
   throw notOurs(text)
@@ -146,11 +146,11 @@ export function readBatch(lastSequence: number, frames: Buffer, lengths: readonl
 }
 
 export function writeLengths(lengths: readonly number[]): string {
-  return lengths.join(' ')
+  return lengths.join(',')
 }
 
-function readLengths(text: string): number[] {
-  return text.split(' ').map(readNumber)
+export function readLengths(text: string): number[] {
+  return text.split(',').map(readNumber)
 }
 
 /** What is there is of another version, or of somebody else. */

@@ -1,9 +1,9 @@
 import type { Clock, Timer } from '../clock.ts'
 import { StoreInvalidError, StoreUnavailableError } from '../errors.ts'
-import { homeChannel, nameOf, placeOf, probePlace } from './address.ts'
+import { homeChannel, nameOf, placeOf, probePlace, type Place } from './address.ts'
 import { messageOf, replyCode, toError, type Connection, type ConnectionMaker } from './connection.ts'
 import { Link } from './link.ts'
-import { comesAlong, readNews, readStop, writeNews } from './news.ts'
+import { readNews, readStop, writeFinish } from './news.ts'
 import { Outage } from './outage.ts'
 import { judgeProbe, verdictOf } from './probe.ts'
 import { AnswerReader, notOurs, readBatches, readStream, writeLengths, writePace } from './record.ts'
@@ -13,9 +13,7 @@ import { APPEND, CREATE, DISCARD, PROBE, READ, REAP, STOP, type Script } from '.
 import type {
   Append,
   AppendAnswer,
-  Batch,
   CreateAnswer,
-  Finish,
   News,
   NewLife,
   Page,
@@ -35,6 +33,8 @@ export class RedisStore implements StreamStore {
   readonly #commands: Link
   readonly #news: Link
   readonly #subscriptions: Subscriptions
+  // Whoever asks again and again brings the same address.
+  readonly #places = new WeakMap<StreamAddress, Place>()
   readonly #underWay = new Set<Promise<unknown>>()
   #host: StoreHost | undefined
   #outage: Outage | undefined
@@ -104,18 +104,11 @@ export class RedisStore implements StreamStore {
   }
 
   async append(address: StreamAddress, append: Append): Promise<AppendAnswer> {
-    const { kind, parts } = await this.#run(APPEND, address, [
-      append.epoch,
-      this.instance,
-      this.leaseMs,
-      append.ttlMs,
-      append.keep,
-      append.lastSequence,
-      writeNews(append),
-      comesAlong(append.batch) ? '1' : '0',
-      ...batchArguments(append.batch),
-      ...finishArguments(append.finish)
-    ])
+    const answer = await this.#call(APPEND, address, this.#appendArguments(append))
+    if (typeof answer === 'number') {
+      return { kind: 'stored', lastSequence: answer, isStopped: false, pacing: undefined }
+    }
+    const { kind, parts } = readAnswer(answer)
     if (kind === 'apart') return { kind, lastSequence: parts.number() }
     if (kind !== 'stored') return { kind: kind === 'missing' ? kind : 'fenced' }
     return {
@@ -124,6 +117,16 @@ export class RedisStore implements StreamStore {
       isStopped: parts.optionalText() === '1',
       pacing: parts.optionalNumber()
     }
+  }
+
+  #appendArguments({ epoch, ttlMs, batch, lastSequence, keep, finish }: Append): Argument[] {
+    const first = batch?.firstSequence ?? '-'
+    const head = `${this.instance} ${this.leaseMs} ${ttlMs} ${keep} ${lastSequence} ${first} ${epoch}`
+    const args = batch === undefined ? [head, '', ''] : [head, writeLengths(batch.lengths), batch.frames]
+    if (finish === undefined) return args
+    const { outcome, finishedAt, error } = finish
+    const end = [writeFinish(finish), outcome, Math.floor(finishedAt)]
+    return error === undefined ? [...args, ...end] : [...args, ...end, error.code, error.message]
   }
 
   async read(address: StreamAddress, after: number, maxBytes: number, position?: number): Promise<Page | undefined> {
@@ -159,7 +162,7 @@ export class RedisStore implements StreamStore {
   }
 
   follow(address: StreamAddress, listener: (news: News | undefined) => void): () => void {
-    return this.#subscriptions.listen(placeOf(this.#prefix, address).channel, (message) => {
+    return this.#subscriptions.listen(this.#placeOf(address).channel, (message) => {
       const news = message && readNews(message)
       if (message === undefined || news !== undefined) listener(news)
     })
@@ -186,26 +189,33 @@ export class RedisStore implements StreamStore {
     this.#commands.close()
   }
 
-  async #run(
-    script: Script,
-    address: StreamAddress,
-    args: readonly Argument[]
-  ): Promise<{ kind: string; parts: AnswerReader }> {
+  async #run(script: Script, address: StreamAddress, args: readonly Argument[]): Promise<Answer> {
+    return readAnswer(await this.#call(script, address, args))
+  }
+
+  async #call(script: Script, address: StreamAddress, args: readonly Argument[]): Promise<unknown> {
     if (this.#isClosed) throw new StoreUnavailableError('it was closed')
-    const place = placeOf(this.#prefix, address)
+    const place = this.#placeOf(address)
     const call = this.#commands.call((connection) => runScript(connection, script, place, args))
     this.#underWay.add(call)
     try {
-      const parts = new AnswerReader(await call)
+      const answer = await call
       this.#outage?.onAnswer()
-      const kind = parts.text()
-      if (kind === 'foreign') throw notOurs(parts.optionalText())
-      return { kind, parts }
+      return answer
     } catch (error) {
       throw this.#failureOf(error, script)
     } finally {
       this.#underWay.delete(call)
     }
+  }
+
+  #placeOf(address: StreamAddress): Place {
+    let place = this.#places.get(address)
+    if (place === undefined) {
+      place = placeOf(this.#prefix, address)
+      this.#places.set(address, place)
+    }
+    return place
   }
 
   #failureOf(error: unknown, script: Script): Error {
@@ -276,13 +286,15 @@ export class RedisStore implements StreamStore {
   }
 }
 
-function batchArguments(batch: Batch | undefined): Argument[] {
-  return batch === undefined ? ['', '', ''] : [batch.firstSequence, batch.frames, writeLengths(batch.lengths)]
+/** What a script says first, and the rest. */
+interface Answer {
+  readonly kind: string
+  readonly parts: AnswerReader
 }
 
-function finishArguments(finish: Finish | undefined): Argument[] {
-  if (finish === undefined) return ['', '']
-  const { outcome, finishedAt, error } = finish
-  const args = [outcome, Math.floor(finishedAt)]
-  return error === undefined ? args : [...args, error.code, error.message]
+function readAnswer(answer: unknown): Answer {
+  const parts = new AnswerReader(answer)
+  const kind = parts.text()
+  if (kind === 'foreign') throw notOurs(parts.optionalText())
+  return { kind, parts }
 }

@@ -9,26 +9,40 @@ export interface Script {
 /** Of a record; another one is refused, never read. */
 export const FORMAT = '1'
 
-// Numbers go in and out as text: Lua prints large ones with an exponent, and a reply cuts off fractions.
-const RECORD = `
-local fields = redis.call('HGETALL', KEYS[1])
-local m = {}
-for i = 1, #fields, 2 do m[fields[i]] = fields[i + 1] end
-local isThere = #fields > 0
-local first, last, ttl, beatAt = tonumber(m.first), tonumber(m.last), tonumber(m.ttl), tonumber(m.beatAt)
-if isThere and (m.format ~= '${FORMAT}' or not (first and last and ttl and beatAt and tonumber(m.beat))) then
-  return { 'foreign', m.format or false }
-end
+/** Frames up to so many bytes come along with the news; larger ones are fetched by whoever needs them. */
+const MAX_NEWS_BYTES = 8_192
 
-local channel = KEYS[1]:sub(1, -3)
+// Numbers go in and out as text: Lua prints large ones with an exponent, and a reply cuts off fractions.
+const COMMON = `
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local function text(number) return string.format('%.0f', number) end
 
+local function readAll()
+  local fields = redis.call('HGETALL', KEYS[1])
+  local m = {}
+  for i = 1, #fields, 2 do m[fields[i]] = fields[i + 1] end
+  return m, #fields > 0
+end
+
 local function expireLater(ms)
   redis.call('PEXPIRE', KEYS[1], ms)
   return redis.call('PEXPIRE', KEYS[2], ms) == 1
+end
+
+local channel = KEYS[1]:sub(1, -3)
+local function publish(epoch, keep, last, lengths, finish, frames)
+  local head = table.concat({ '${FORMAT}', keep, last, lengths, epoch }, ' ')
+  redis.call('PUBLISH', channel, head .. '\\n' .. finish .. '\\n' .. frames)
+end
+`
+
+const RECORD = `${COMMON}
+local m, isThere = readAll()
+local first, last, ttl, beatAt = tonumber(m.first), tonumber(m.last), tonumber(m.ttl), tonumber(m.beatAt)
+if isThere and (m.format ~= '${FORMAT}' or not (first and last and ttl and beatAt and tonumber(m.beat))) then
+  return { 'foreign', m.format or false }
 end
 
 local function state()
@@ -48,7 +62,7 @@ end
 // The first write of each script decides: where it is refused for want of memory nothing is written, and where it passes
 // the others pass as well. HSET and XADD are refused, PEXPIRE is not.
 
-/** Enters a life. `replaces` is the epoch of a lost one, or ''; a stream with a name has no route. */
+/** Enters a life. `replaces` is the epoch of a lost one, or ''; `pace` how it is paced, or ''; a stream with a name has no route. */
 export const CREATE: Script = script(`${RECORD}
 local epoch, home, ttlMs, startedAt, replaces, pace, route = unpack(ARGV)
 
@@ -73,42 +87,54 @@ return { 'done' }
 `)
 
 /**
- * Adds a batch, an end, both, or a beat. `news` is what followers are told, to which the frames are added where
- * `takesFrames` is '1'. Without a batch `batchFirst` is '', without an end `outcome` is.
+ * Adds a batch, an end, both, or a beat. There can be one for each event: few arguments, and of the record only what is
+ * needed. `head` is home, leaseMs, ttlMs, keep, last, first sequence of the batch or '-', and epoch. Without a batch
+ * `lengths` and `frames` are '', without an end the others are not there. `finish` is what followers are told of it.
  */
-export const APPEND: Script = script(`${RECORD}
-local epoch, home, leaseMs, ttlMs, keep, newLast, news, takesFrames, batchFirst, frames, lengths,
-  outcome, finishedAt, code, message = unpack(ARGV)
+export const APPEND: Script = script(`${COMMON}
+local head, lengths, frames, finish, outcome, finishedAt, code, message = unpack(ARGV)
+local home, leaseMs, ttlMs, keep, newLast, batchFirst, epoch = head:match('^(%S+) (%d+) (%d+) (%d+) (%d+) (%S+) (.*)$')
+
+local format, itsEpoch, itsHome, first, last, ttl, beat, beatAt, pace, itsOutcome, stop, hasSigns = unpack(redis.call(
+  'HMGET', KEYS[1], 'format', 'epoch', 'home', 'first', 'last', 'ttl', 'beat', 'beatAt', 'pace', 'outcome', 'stop', 'signs'))
+first, last, beat = tonumber(first), tonumber(last), tonumber(beat)
+if format ~= '${FORMAT}' or not (first and last and tonumber(ttl) and beat and tonumber(beatAt)) then
+  local _, isThere = readAll()
+  return isThere and { 'foreign', format } or { 'missing' }
+end
 
 local function signs()
-  local pacing, old = false, {}
-  local further = m.pace and m.pace:sub(1, 7) == 'fastest' and math.max or math.min
-  for field, value in pairs(m) do
+  local pacing, old, isLast = false, {}, true
+  local further = pace and pace:sub(1, 7) == 'fastest' and math.max or math.min
+  for field, value in pairs(hasSigns and readAll() or {}) do
     if field:sub(1, 5) == 'sign:' then
       local position, at = value:match('^(%d+) (%d+)$')
-      if not position or now - at > tonumber(leaseMs) then old[#old + 1] = field
+      local isOld = not position or now - at > tonumber(leaseMs)
+      isLast = isLast and isOld
+      if isOld then old[#old + 1] = field
       elseif field ~= 'sign:' .. home then pacing = further(pacing or position, position) end
     end
   end
+  if hasSigns and isLast then old[#old + 1] = 'signs' end
   return pacing and text(pacing), old
 end
 
-local function stored(pacing) return { 'stored', m.last, m.stop or false, pacing } end
+-- Mostly there is nothing else to say, and a number is read at the least cost.
+local function stored(pacing) return (stop or pacing) and { 'stored', text(last), stop, pacing } or last end
 
 local function missing()
   redis.call('DEL', KEYS[1])
   return { 'missing' }
 end
 
-if not isThere then return { 'missing' } end
-if m.epoch ~= epoch or m.home ~= home then return { 'fenced' } end
-if m.outcome then return m.outcome == outcome and stored((signs())) or { 'fenced' } end
+if itsEpoch ~= epoch or itsHome ~= home then return { 'fenced' } end
+if itsOutcome then return itsOutcome == outcome and stored((signs())) or { 'fenced' } end
 
-local hasBatch, hasLog = batchFirst ~= '', first <= last
+local hasBatch, hasLog = batchFirst ~= '-', first <= last
 local follows = tonumber(hasBatch and batchFirst - 1 or newLast) == last
 -- After a time without the store the home has trimmed what would follow: then its oldest event does.
 local isGap = hasBatch and batchFirst == keep and keep - 1 > last
-if not follows and not isGap then return { 'apart', m.last } end
+if not follows and not isGap then return { 'apart', text(last) } end
 
 -- A log that was evicted must not begin again in the middle.
 if hasBatch and hasLog then
@@ -120,15 +146,16 @@ elseif hasBatch then
 end
 if not expireLater(ttlMs) and hasLog then return missing() end
 if tonumber(keep) > first then redis.call('XTRIM', KEYS[2], 'MINID', keep) end
-m.last = newLast
-redis.call('HSET', KEYS[1], 'first', keep, 'last', newLast, 'ttl', ttlMs, 'beat', text(m.beat + 1), 'beatAt', text(now))
-if outcome ~= '' then
+last = tonumber(newLast)
+redis.call('HSET', KEYS[1], 'first', keep, 'last', newLast, 'ttl', ttlMs, 'beat', text(beat + 1), 'beatAt', text(now))
+if outcome then
   redis.call('HSET', KEYS[1], 'outcome', outcome, 'finishedAt', finishedAt)
   if code then redis.call('HSET', KEYS[1], 'code', code, 'message', message) end
 end
 local pacing, old = signs()
 if #old > 0 then redis.call('HDEL', KEYS[1], unpack(old)) end
-if hasBatch or outcome ~= '' then redis.call('PUBLISH', channel, news .. (takesFrames == '1' and frames or '')) end
+if hasBatch and #frames <= ${MAX_NEWS_BYTES} then publish(epoch, keep, newLast, lengths, finish or '', frames)
+elseif hasBatch or outcome then publish(epoch, keep, newLast, '-', finish or '', '') end
 return stored(pacing)
 `)
 
@@ -139,7 +166,7 @@ local after, maxBytes, instance, position = unpack(ARGV)
 if not isThere then return { 'missing' } end
 if position ~= '' then
   expireLater(m.ttl)
-  redis.call('HSET', KEYS[1], 'sign:' .. instance, position .. ' ' .. text(now))
+  redis.call('HSET', KEYS[1], 'signs', '1', 'sign:' .. instance, position .. ' ' .. text(now))
 end
 local batches, bytes, isFull = {}, 0, maxBytes == '0'
 local from = text(after + 1) .. '-0'
@@ -178,9 +205,7 @@ if not isThere or m.epoch ~= epoch or m.beat ~= beat then return { 'no' } end
 if m.outcome then return { m.outcome == 'lost' and 'yes' or 'no' } end
 expireLater(m.ttl)
 redis.call('HSET', KEYS[1], 'outcome', 'lost', 'finishedAt', text(now))
-local finish = '{"outcome":"lost","finishedAt":' .. text(now) .. '}'
-redis.call('PUBLISH', channel, '{"format":${FORMAT},"epoch":"' .. epoch .. '","keep":' .. m.first .. ',"last":' .. m.last ..
-  ',"finish":' .. finish .. '}\\n')
+publish(epoch, m.first, m.last, '-', '{"outcome":"lost","finishedAt":' .. text(now) .. '}', '')
 return { 'yes' }
 `)
 
@@ -198,6 +223,7 @@ try('TIME')
 try('HSET', KEYS[1], 'probe', '1')
 try('PEXPIRE', KEYS[1], 1000)
 try('HGETALL', KEYS[1])
+try('HMGET', KEYS[1], 'probe')
 try('HDEL', KEYS[1], 'other')
 try('XADD', KEYS[2], '*', 'probe', '1')
 try('PEXPIRE', KEYS[2], 1000)

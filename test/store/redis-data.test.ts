@@ -174,12 +174,12 @@ test('what is not ours is refused', options, async (t) => {
   }
   for (const entry of [
     ['2-0', 'frames', 'xx', 'lengths', '1'],
-    ['2-0', 'frames', 'xx', 'lengths', '1 1 0'],
-    ['2-0', 'frames', 'xx', 'lengths', '1,1'],
-    ['2-0', 'frames', 'xxx', 'lengths', '1 1 1'],
-    ['2-1', 'frames', 'xx', 'lengths', '1 1'],
+    ['2-0', 'frames', 'xx', 'lengths', '1,1,0'],
+    ['2-0', 'frames', 'xx', 'lengths', '1 1'],
+    ['2-0', 'frames', 'xxx', 'lengths', '1,1,1'],
+    ['2-1', 'frames', 'xx', 'lengths', '1,1'],
     ['2-0', 'frames', 'xx'],
-    ['2-0', 'frames', 'xx', 'lengths', '1 1', 'more', '1'],
+    ['2-0', 'frames', 'xx', 'lengths', '1,1', 'more', '1'],
     ['2-0', 'frames', '', 'lengths', '']
   ]) {
     t.test(`a log with ${entry.join(' ')}`, async () => {
@@ -255,33 +255,34 @@ test('messages that are not ours are dropped', options, async (t) => {
   const told: (News | undefined)[] = []
   store.follow(address, (news) => told.push(news))
   await eventually('it is followed', () => told.length === 1)
-  const news = { format: 1, epoch: 'life-1', keep: 1, last: 1 }
   for (const message of [
     '',
     '\n',
-    'null\n',
-    '[]\n',
-    '{}\n',
+    '\n\n',
+    'null\n\n',
+    '{}\n\n',
     'hello',
-    JSON.stringify(news),
-    `${JSON.stringify({ ...news, format: 2 })}\n`,
-    `${JSON.stringify({ ...news, epoch: 1 })}\n`,
-    `${JSON.stringify({ ...news, keep: '1' })}\n`,
-    `${JSON.stringify({ ...news, last: -1 })}\n`,
-    `${JSON.stringify({ ...news, lengths: [2] })}\nx`,
-    `${JSON.stringify({ ...news, lengths: [0, 1] })}\nx`,
-    `${JSON.stringify({ ...news, lengths: [1, 1] })}\nxx`,
-    `${JSON.stringify({ ...news, lengths: ['1'] })}\nx`,
-    `${JSON.stringify({ ...news, finish: {} })}\n`,
-    `${JSON.stringify({ ...news, finish: null })}\n`,
-    `${JSON.stringify({ ...news, finish: { outcome: 'great', finishedAt: 1 } })}\n`
+    '1 1 1 - life-1',
+    '1 1 1 - life-1\n',
+    '2 1 1 - life-1\n\n',
+    '1 1 1 -\n\n',
+    '1 x 1 - life-1\n\n',
+    '1 1 -1 - life-1\n\n',
+    '1 1 9999999999999999 - life-1\n\n',
+    '1 1 1 2 life-1\n\nx',
+    '1 1 1 0,1 life-1\n\nx',
+    '1 1 1 1,1 life-1\n\nxx',
+    '1 1 1 "1" life-1\n\nx',
+    '1 1 1 - life-1\n{}\n',
+    '1 1 1 - life-1\nnull\n',
+    '1 1 1 - life-1\n{"outcome":"great","finishedAt":1}\n'
   ]) {
     await server.command('PUBLISH', channel, message)
   }
   for (const message of ['', 'life-1', 'life-1\n', 'life-1\n{', 'life-1\n[]', 'life-1\n[1,"a"]', 'life-1\n["a"]']) {
     await server.command('PUBLISH', homeChannel('rsse', store.instance), message)
   }
-  await server.command('PUBLISH', channel, `${JSON.stringify({ ...news, lengths: [1] })}\nx`)
+  await server.command('PUBLISH', channel, '1 1 1 1 life-1\n\nx')
   await server.command('PUBLISH', homeChannel('rsse', store.instance), 'life-1\n[null,"a"]')
   await eventually('what is ours comes through', () => told.length > 1 && calls.length > 0)
   t.equal(told.length, 2)

@@ -139,7 +139,9 @@ for (const [library, client] of libraries) {
     const server = await RedisServer.start(t)
     const access = { username: 'app', password: 'secret' }
     const commands =
-      `hset hgetall hdel del pexpire xadd xrange xtrim time publish eval evalsha subscribe unsubscribe ping`.split(' ')
+      `hset hgetall hmget hdel del pexpire xadd xrange xtrim time publish eval evalsha subscribe unsubscribe ping`.split(
+        ' '
+      )
     const rules = [...commands.map((command) => `+${command}`), '~{rsse:*', '&{rsse:*', '&rsse:*']
     const allow = async (...allowed: string[]): Promise<void> => {
       t.equal(
