@@ -173,7 +173,7 @@ export class EventStream implements RunTarget, Task {
     this.#readers.forgetSlice()
     this.#host.onAppended()
     this.#memory.account()
-    if (this.#readers.size > 0 || log.hasTrimmedSegments) this.#queueFlush()
+    if (this.#readers.size > 0 || log.hasTrimmedSegments) this.pumpAtEndOfTurn()
     return true
   }
 
@@ -220,7 +220,7 @@ export class EventStream implements RunTarget, Task {
     this.#readers.forgetSlice()
     this.#settleMemory()
     this.#host.onFinished(this)
-    if (this.#readers.size > 0) this.#queueFlush()
+    if (this.#readers.size > 0) this.pumpAtEndOfTurn()
     this.#rearm()
     this.#run?.finish(this.#summary(outcome))
   }
@@ -265,16 +265,17 @@ export class EventStream implements RunTarget, Task {
 
   /** The slice of the log that begins at `offset`, for this turn. */
   read(offset: number, maxBytes: number): LogSlice {
-    this.#queueFlush()
+    this.pumpAtEndOfTurn()
     return this.#readers.read(offset, maxBytes)
   }
 
   /** A reader moved on: the producer may have room, and memory may come free. */
   onAdvanced(): void {
-    if (this.#run?.isWaiting === true || this.log.hasTrimmedSegments) this.#queueFlush()
+    if (this.#run?.isWaiting === true || this.log.hasTrimmedSegments) this.pumpAtEndOfTurn()
   }
 
-  #queueFlush(): void {
+  /** Brings every reader what there is by the end of this turn. */
+  pumpAtEndOfTurn(): void {
     if (this.#isFlushQueued) return
     this.#isFlushQueued = true
     this.#host.turn.atEnd(this)

@@ -85,7 +85,7 @@ export class Producer implements Task {
     this.#returned = { iterable: start(signal) }
   }
 
-  /** Pulls what the handler returned, from the next microtask on: the first bytes of the response go first. */
+  /** Pulls what the handler returned, from the next microtask on: by then, whoever started the stream is attached. */
   pull(): void {
     Promise.resolve(this.#returned?.iterable).then(this.#onIterable, this.#onFailed)
     this.#returned = undefined

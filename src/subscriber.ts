@@ -107,11 +107,15 @@ export class Subscriber implements Reader, Task, Watched {
     this.#sequence = start.sequence
     this.#offset = this.#stream.log.offsetAfter(start.sequence)
     this.#hasSeenError = start.hasSeenError
+    transport.hold()
     this.#send(openingFrames(this.#stream, entry, start, this.#settings))
     this.#announce(entry, start)
     // Without control events it cannot be told of the gap; when it comes back it gets a 204.
     if (start.gap !== undefined && !this.#settings.hasControlEvents) return this.truncate()
-    this.pump()
+    // What a stream yields in the turn in which it starts goes out in one write with the head. That is the longest that a
+    // head waits: what a generator computes before it first awaits holds it up, but like everything else in the process.
+    if (entry.arrival === 'attached') this.pump()
+    else this.#stream.pumpAtEndOfTurn()
     this.#stream.onAdvanced()
     if (!this.isClosed) this.#watch()
   }
@@ -129,12 +133,10 @@ export class Subscriber implements Reader, Task, Watched {
     if (this.#state !== 'open') return
     // It was too slow, and what it wants next is gone. When it comes back it is told of the gap.
     if (this.#offset < this.#stream.log.startOffset) return this.truncate()
-    if (this.#isBlocked || this.#isQueued) return
-    if (!this.#stream.isFinished) return this.#writeNext()
-    // What comes last goes out in one write with the end.
     const transport = this.#transport as Transport
-    transport.hold()
-    this.#writeNext()
+    // What comes last goes out in one write with the end.
+    if (this.#stream.isFinished) transport.hold()
+    if (!this.#isBlocked && !this.#isQueued) this.#writeNext()
     transport.flush()
   }
 

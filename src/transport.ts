@@ -16,7 +16,7 @@ export interface Transport {
   readonly maxSliceBytes: number
   /** Whether nobody can receive anything any more. */
   readonly isDestroyed: boolean
-  /** What is written up to `flush()` goes out together. */
+  /** What is written up to `flush()`, or up to the end of the response, goes out together. */
   hold(): void
   flush(): void
   /** `false`: enough for now, `onDrain` is called when there is room. */
@@ -67,7 +67,7 @@ export class ResponseTransport implements Transport {
   }
 
   hold(): void {
-    if (isHttp2(this.#response) || this.#response.socket === null) return
+    if (this.#held !== undefined || isHttp2(this.#response) || this.#response.socket === null) return
     this.#held = this.#response.socket
     this.#held.cork()
   }
@@ -97,7 +97,9 @@ export class ResponseTransport implements Transport {
   // A socket drops what comes after its end; a response makes an error of it.
   #writeToResponse(data: string | Buffer): boolean {
     if (this.isDestroyed) return false
-    if (!isHttp2(this.#response) && !this.#response.headersSent) sendHead(this.#response)
+    // Sent on its own, since a response keeps its head for as long as it lives, and as the tree of strings that it was put
+    // together from if it was sent with the first chunk (1 KB per idle client).
+    if (!isHttp2(this.#response) && !this.#response.headersSent) this.#response.flushHeaders()
     return this.#awaitDrain(this.#response, (this.#response as ServerResponse).write(data))
   }
 
@@ -105,15 +107,21 @@ export class ResponseTransport implements Transport {
   #awaitDrain(target: RawResponse | Socket, hasRoom: boolean): boolean {
     if (hasRoom) return true
     if (this.#drainSource === target) return false
-    this.close()
+    this.#forgetDrain()
     this.#drainSource = target
     target.on('drain', this.#onDrain)
     return false
   }
 
+  #forgetDrain(): void {
+    this.#drainSource?.removeListener('drain', this.#onDrain)
+    this.#drainSource = undefined
+  }
+
   end(text: string): void {
-    this.close()
+    this.#forgetDrain()
     if (!this.isDestroyed) this.#endResponse(text)
+    this.flush()
   }
 
   truncate(): void {
@@ -127,23 +135,13 @@ export class ResponseTransport implements Transport {
   }
 
   close(): void {
-    this.#drainSource?.removeListener('drain', this.#onDrain)
-    this.#drainSource = undefined
+    this.#forgetDrain()
+    this.flush()
   }
 }
 
 function isGone(response: RawResponse): boolean {
   return isHttp2(response) ? response.stream === undefined || response.stream.destroyed : response.destroyed
-}
-
-// In one write with what follows in this turn. Sent on its own, since a response keeps its head for as long as it lives, and
-// as the tree of strings that it was put together from if it was sent with the first chunk (1 KB per idle client).
-function sendHead(response: ServerResponse): void {
-  const { socket } = response
-  if (!(socket instanceof Socket)) return
-  socket.cork()
-  process.nextTick(() => socket.uncork())
-  response.flushHeaders()
 }
 
 // Head and first chunk are out, chunked encoding is in force, it is this response's turn on a real connection, nothing is
