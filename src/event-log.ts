@@ -14,17 +14,31 @@ export interface LogSlice {
 // A segment is one buffer. Frames fill it from the front; their end offsets fill it from the back, four bytes each, so
 // that a short stream costs one allocation. Nothing in it is ever overwritten, so a slice that was handed to a socket
 // stays valid for as long as the socket wants it.
+//
+// Frames stay text until somebody wants their bytes: many are encoded at once for less than one by one. And until then
+// there is no buffer, so that the capacity can still change: a stream that is over before it is read gets the one that
+// fits.
 class Segment {
-  readonly buffer: Buffer
   readonly startOffset: number
   readonly firstSequence: number
   usedBytes = 0
   events = 0
+  #capacity: number
+  #buffer: Buffer | undefined
+  // Where each frame ends, as long as there is no buffer.
+  #ends: number[] = []
+  // The newest frames, those that are not in the buffer yet, and how many bytes are.
+  #text = ''
+  #encodedBytes = 0
 
   constructor(capacity: number, startOffset: number, firstSequence: number) {
-    this.buffer = Buffer.allocUnsafeSlow(capacity)
+    this.#capacity = capacity
     this.startOffset = startOffset
     this.firstSequence = firstSequence
+  }
+
+  get capacity(): number {
+    return this.#capacity
   }
 
   get endOffset(): number {
@@ -35,31 +49,64 @@ class Segment {
     return this.firstSequence + this.events - 1
   }
 
-  fits(bytes: number): boolean {
-    return this.usedBytes + bytes + (this.events + 1) * INDEX_BYTES <= this.buffer.length
+  /** The bytes that its frames and their index need. */
+  get neededBytes(): number {
+    return this.usedBytes + this.events * INDEX_BYTES
   }
 
-  append(text: string): void {
-    this.usedBytes += this.buffer.write(text, this.usedBytes)
+  fits(bytes: number): boolean {
+    return this.neededBytes + bytes + INDEX_BYTES <= this.#capacity
+  }
+
+  get isResizable(): boolean {
+    return this.#buffer === undefined
+  }
+
+  resize(capacity: number): void {
+    this.#capacity = capacity
+  }
+
+  append(text: string, bytes: number): void {
+    this.usedBytes += bytes
     this.events += 1
-    this.buffer.writeUInt32LE(this.usedBytes, this.buffer.length - this.events * INDEX_BYTES)
+    this.#text += text
+    if (this.#buffer === undefined) this.#ends.push(this.usedBytes)
+    else setEndIn(this.#buffer, this.events - 1, this.usedBytes)
+    if (this.usedBytes - this.#encodedBytes >= MAX_TEXT_BYTES) this.encode()
+  }
+
+  /** All of its frames as bytes, followed by room for more. */
+  encode(): Buffer {
+    const buffer = (this.#buffer ??= this.#allocate())
+    if (this.#text === '') return buffer
+    buffer.write(this.#text, this.#encodedBytes)
+    this.#text = ''
+    this.#encodedBytes = this.usedBytes
+    return buffer
+  }
+
+  #allocate(): Buffer {
+    const buffer = Buffer.allocUnsafeSlow(this.#capacity)
+    this.#ends.forEach((end, event) => setEndIn(buffer, event, end))
+    this.#ends = []
+    return buffer
   }
 
   /** Copies the frames from `event` on (0 is the first) to the end of another segment that has the room. */
   copyTo(target: Segment, event: number): void {
     const from = event === 0 ? 0 : this.endOf(event - 1)
     const shift = target.usedBytes - from
-    this.buffer.copy(target.buffer, target.usedBytes, from, this.usedBytes)
-    for (let i = event; i < this.events; i++) {
-      target.events += 1
-      target.buffer.writeUInt32LE(this.endOf(i) + shift, target.buffer.length - target.events * INDEX_BYTES)
-    }
+    const buffer = target.encode()
+    this.encode().copy(buffer, target.usedBytes, from, this.usedBytes)
+    for (let i = event; i < this.events; i++) setEndIn(buffer, target.events + i - event, this.endOf(i) + shift)
+    target.events += this.events - event
     target.usedBytes = this.usedBytes + shift
+    target.#encodedBytes = target.usedBytes
   }
 
   /** Where the frame of `event` (0 is the first) ends, relative to the segment. */
   endOf(event: number): number {
-    return this.buffer.readUInt32LE(this.buffer.length - (event + 1) * INDEX_BYTES)
+    return endIn(this.encode(), event)
   }
 
   /** How many frames end at or before `end`, relative to the segment. */
@@ -77,7 +124,18 @@ class Segment {
 }
 
 const INDEX_BYTES = 4
+
+function endIn(buffer: Buffer, event: number): number {
+  return buffer.readUInt32LE(buffer.length - (event + 1) * INDEX_BYTES)
+}
+
+function setEndIn(buffer: Buffer, event: number, end: number): void {
+  buffer.writeUInt32LE(end, buffer.length - (event + 1) * INDEX_BYTES)
+}
+
 const FIRST_SEGMENT_BYTES = 512
+// Text takes more memory than its bytes, and putting large texts together costs more than it saves.
+const MAX_TEXT_BYTES = 4_096
 // As large as the largest slice: a slow socket that holds on to a slice of a segment holds the whole of it.
 const MAX_SEGMENT_BYTES = 64 * 1024
 
@@ -137,7 +195,9 @@ export class EventLog {
   /** The memory that appending a frame of `bytes` takes beyond `heldBytes`. */
   growthFor(bytes: number): number {
     const last = this.#segments.at(-1)
-    return last !== undefined && last.fits(bytes) ? 0 : this.#nextCapacity(bytes)
+    if (last === undefined) return this.#nextCapacity(bytes)
+    if (last.fits(bytes)) return 0
+    return this.#canGrow(last, bytes) ? last.capacity : this.#nextCapacity(bytes)
   }
 
   #nextCapacity(bytes: number): number {
@@ -145,18 +205,35 @@ export class EventLog {
     return Math.max(doubled, bytes + INDEX_BYTES)
   }
 
+  // To twice its capacity.
+  #canGrow(segment: Segment, bytes: number): boolean {
+    const capacity = 2 * segment.capacity
+    if (!segment.isResizable || capacity > Math.min(this.#maxSegmentBytes, MAX_TEXT_BYTES)) return false
+    return segment.neededBytes + bytes + INDEX_BYTES <= capacity
+  }
+
   /** Appends the next event. `text` must be `bytes` long as UTF-8. */
   append(text: string, bytes: number): void {
-    let last = this.#segments.at(-1)
-    if (last === undefined || !last.fits(bytes)) {
-      last = new Segment(this.#nextCapacity(bytes), this.#endOffset, this.#lastSequence + 1)
-      this.#segments.push(last)
-      this.#heldBytes += last.buffer.length
-    }
+    const last = this.#segmentFor(bytes)
     if (this.events === 0) this.#firstIndex = this.#segments.length - 1
-    last.append(text)
+    last.append(text, bytes)
     this.#lastSequence += 1
     this.#endOffset += bytes
+  }
+
+  #segmentFor(bytes: number): Segment {
+    const last = this.#segments.at(-1)
+    if (last?.fits(bytes) === true) return last
+    if (last !== undefined && this.#canGrow(last, bytes)) {
+      this.#heldBytes += last.capacity
+      last.resize(2 * last.capacity)
+      return last
+    }
+    last?.encode()
+    const next = new Segment(this.#nextCapacity(bytes), this.#endOffset, this.#lastSequence + 1)
+    this.#segments.push(next)
+    this.#heldBytes += next.capacity
+    return next
   }
 
   /** Moves the front of the window until at most so many bytes and events are retained. */
@@ -196,7 +273,7 @@ export class EventLog {
   release(heldFrom: number): void {
     let released = 0
     while (released < this.#firstIndex && (this.#segments[released] as Segment).endOffset <= heldFrom) {
-      this.#heldBytes -= (this.#segments[released] as Segment).buffer.length
+      this.#heldBytes -= (this.#segments[released] as Segment).capacity
       released += 1
     }
     if (released === 0) return
@@ -216,14 +293,22 @@ export class EventLog {
   /** Gives back the memory that was allocated ahead. Meant for a log that will not grow any more. */
   compact(): void {
     if (this.#firstIndex > 0 || this.events === 0) return
+    const [first] = this.#segments as [Segment]
     const needed = this.wireBytes + this.events * INDEX_BYTES
-    if (needed <= this.#maxSegmentBytes) this.#mergeInto(needed, 0)
+    if (this.#segments.length === 1 && first.isResizable) this.#fit(first)
+    else if (needed <= this.#maxSegmentBytes) this.#mergeInto(needed, 0)
     else this.#shrinkLast()
+  }
+
+  #fit(segment: Segment): void {
+    this.#heldBytes += segment.neededBytes - segment.capacity
+    segment.resize(segment.neededBytes)
+    segment.encode()
   }
 
   #shrinkLast(): void {
     const last = this.#segments.at(-1) as Segment
-    this.#mergeInto(last.usedBytes + last.events * INDEX_BYTES, this.#segments.length - 1)
+    this.#mergeInto(last.neededBytes, this.#segments.length - 1)
   }
 
   // Replaces the segments from `index` on by one of `capacity`, with what the window retains of them.
@@ -235,7 +320,7 @@ export class EventLog {
     const merged = new Segment(capacity, start, first.firstSequence + skipped)
     sources.forEach((source, i) => {
       source.copyTo(merged, i === 0 ? skipped : 0)
-      this.#heldBytes -= source.buffer.length
+      this.#heldBytes -= source.capacity
     })
     this.#heldBytes += capacity
     // A new array, since one that has grown keeps room for more.
@@ -266,7 +351,7 @@ export class EventLog {
       end = boundary > from ? boundary : from + maxBytes
     }
     return {
-      bytes: segment.buffer.subarray(from, end),
+      bytes: segment.encode().subarray(from, end),
       endOffset: segment.startOffset + end,
       lastSequence: segment.firstSequence + events - 1,
       chunk: undefined,
