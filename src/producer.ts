@@ -97,7 +97,7 @@ export class Producer implements Task {
     const frame = this.#frame
     if (frame === undefined || this.#sink?.tryAppend(frame) !== true) return
     this.#frame = undefined
-    this.#turn.later(this)
+    this.#turn.pullLater(this)
   }
 
   run(): void {
@@ -169,7 +169,7 @@ export class Producer implements Task {
   // One round per step. Leaves when the next step is a promise, when there is no room, or when the turn is spent.
   #drive(): void {
     for (;;) {
-      if (this.#turn.isSpent()) return this.#turn.later(this)
+      if (this.#turn.isSpent()) return this.#turn.pullLater(this)
       const step = this.#advance()
       if (step === PENDING || !this.#take(step)) return
     }

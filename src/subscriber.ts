@@ -128,7 +128,7 @@ export class Subscriber implements Reader, Task, Watched {
 
   // ── bytes ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Writes one slice; whoever is still behind then waits for its turn, so that no replay holds up the others. */
+  /** Writes a slice or so; whoever is still behind then waits for its turn, so that no replay holds up the others. */
   pump(): void {
     if (this.#state !== 'open') return
     // It was too slow, and what it wants next is gone. When it comes back it is told of the gap.
@@ -142,10 +142,8 @@ export class Subscriber implements Reader, Task, Watched {
 
   #writeNext(): void {
     const { log } = this.#stream
-    if (this.#offset < log.endOffset) {
-      this.#writeSlice()
-      if (this.#isBlocked) return
-    }
+    if (this.#offset < log.endOffset) this.#writeSlices()
+    if (this.#isBlocked) return
     if (this.#offset < log.endOffset) {
       this.#isQueued = true
       this.#host.turn.later(this)
@@ -166,12 +164,26 @@ export class Subscriber implements Reader, Task, Watched {
     this.#stream.onAdvanced()
   }
 
-  #writeSlice(): void {
+  // The first segments of a log are small: to a client that has it for itself, their slices go out in one write. Many
+  // clients take turns, slice by slice, and share each.
+  #writeSlices(): void {
+    const { log, clients } = this.#stream
+    const transport = this.#transport as Transport
+    if (clients > 1) return void this.#writeSlice()
+    let bytes = 0
+    while (this.#offset < log.endOffset && bytes < transport.maxSliceBytes && !this.#isBlocked) {
+      bytes += this.#writeSlice()
+    }
+  }
+
+  #writeSlice(): number {
     const transport = this.#transport as Transport
     const slice = this.#stream.read(this.#offset, transport.maxSliceBytes)
+    if (this.#stream.clients === 1 && slice.endOffset < this.#stream.log.endOffset) transport.hold()
     this.#offset = slice.endOffset
     this.#sequence = slice.lastSequence
     this.#sent(slice.bytes.length, transport.writeSlice(slice))
+    return slice.bytes.length
   }
 
   #send(text: string): void {
