@@ -91,15 +91,17 @@ export class ResponseTransport implements Transport {
   }
 
   #findDirect(): Socket | undefined {
-    return (this.#direct ??= directSocketOf(this.#response))
+    if (this.#direct !== undefined || this.isDestroyed) return this.#direct
+    // Sent on its own, since a response keeps its head for as long as it lives, and as the tree of strings that it was put
+    // together from if it was sent with the first chunk (1 KB per idle client).
+    if (!isHttp2(this.#response) && !this.#response.headersSent) this.#response.flushHeaders()
+    this.#direct = directSocketOf(this.#response)
+    return this.#direct
   }
 
   // A socket drops what comes after its end; a response makes an error of it.
   #writeToResponse(data: string | Buffer): boolean {
     if (this.isDestroyed) return false
-    // Sent on its own, since a response keeps its head for as long as it lives, and as the tree of strings that it was put
-    // together from if it was sent with the first chunk (1 KB per idle client).
-    if (!isHttp2(this.#response) && !this.#response.headersSent) this.#response.flushHeaders()
     return this.#awaitDrain(this.#response, (this.#response as ServerResponse).write(data))
   }
 
@@ -120,7 +122,12 @@ export class ResponseTransport implements Transport {
 
   end(text: string): void {
     this.#forgetDrain()
-    if (!this.isDestroyed) this.#endResponse(text)
+    this.hold()
+    const socket = this.#findDirect()
+    if (socket !== undefined) {
+      socket.write(toChunk(text))
+      this.#endResponse('')
+    } else if (!this.isDestroyed) this.#endResponse(text)
     this.flush()
   }
 
@@ -144,7 +151,7 @@ function isGone(response: RawResponse): boolean {
   return isHttp2(response) ? response.stream === undefined || response.stream.destroyed : response.destroyed
 }
 
-// Head and first chunk are out, chunked encoding is in force, it is this response's turn on a real connection, nothing is
+// The head is out, chunked encoding is in force, it is this response's turn on a real connection, nothing is
 // queued in the response itself, and nobody has put a `write` of his own in its place: from here on a chunk that we frame
 // is, byte for byte, what the response would write.
 function directSocketOf(response: RawResponse): Socket | undefined {
