@@ -130,7 +130,7 @@ export class Registry implements StreamHost, SubscriberHost, ShutdownTarget {
     if (existing !== undefined) return { stream: existing, isNew: false }
     this.#assertMayStart(owner)
     const stream = this.#create(request)
-    const context = createContext(stream, log)
+    const context = new RunContext(stream, log)
     stream.prepare((signal) => handler(signal, context), call.encoding, call.signal, log)
     // The handler is somebody else's code: meanwhile it may have started this very stream, or filled the registry.
     const key = keyOf(stream.streamId, owner)
@@ -361,14 +361,20 @@ function keyOf(streamId: string, owner: string | undefined): string {
   return owner === undefined ? streamId : `${streamId} ${owner}`
 }
 
-function createContext(stream: EventStream, log: FastifyBaseLogger): StreamContext {
-  const { streamId, owner } = stream
-  let child: FastifyBaseLogger | undefined
-  return {
-    streamId,
-    owner,
-    get log(): FastifyBaseLogger {
-      return (child ??= log.child({ streamId }))
-    }
+class RunContext implements StreamContext {
+  readonly streamId: string
+  readonly owner: string | undefined
+  readonly #parent: FastifyBaseLogger
+  #log: FastifyBaseLogger | undefined
+
+  constructor({ streamId, owner }: EventStream, parent: FastifyBaseLogger) {
+    this.streamId = streamId
+    this.owner = owner
+    this.#parent = parent
+  }
+
+  // Most handlers never write a line.
+  get log(): FastifyBaseLogger {
+    return (this.#log ??= this.#parent.child({ streamId: this.streamId }))
   }
 }
