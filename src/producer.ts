@@ -87,7 +87,7 @@ export class Producer implements Task {
 
   /** Pulls what the handler returned, from the next microtask on: by then, whoever started the stream is attached. */
   pull(): void {
-    Promise.resolve(this.#returned?.iterable).then(this.#onIterable, this.#onFailed)
+    Promise.resolve(this.#returned?.iterable).then((iterable) => this.#onIterable(iterable), this.#onFailed)
     this.#returned = undefined
     this.#isPulled = true
   }
@@ -134,7 +134,7 @@ export class Producer implements Task {
     return sink
   }
 
-  #onIterable = (iterable: unknown): void => {
+  #onIterable(iterable: unknown): void {
     if (this.#sink === undefined) return closeUnused(iterable)
     try {
       this.#iterator = iteratorOf(iterable)
@@ -147,6 +147,7 @@ export class Producer implements Task {
     else this.#drive()
   }
 
+  // For every step, hence made once.
   #onStep = (step: unknown): void => {
     if (!this.#isClosing && this.#take(step)) this.#drive()
   }
@@ -267,16 +268,17 @@ export class Producer implements Task {
     try {
       if (typeof iterator.return !== 'function') return this.release()
       const closing = this.#context?.runInAsyncScope(iterator.return, iterator)
-      Promise.resolve(closing).then(this.#onClosed, this.#onCloseFailed)
+      // What the generator yields from its `finally` comes too late.
+      Promise.resolve(closing).then(
+        () => this.release(),
+        (error: unknown) => this.#onCloseFailed(error)
+      )
     } catch (error) {
       this.#onCloseFailed(error)
     }
   }
 
-  // What the generator yields from its `finally` comes too late.
-  #onClosed = (): void => this.release()
-
-  #onCloseFailed = (error: unknown): void => {
+  #onCloseFailed(error: unknown): void {
     this.#sink?.onCloseFailed(error)
     this.release()
   }
