@@ -42,17 +42,18 @@ export class ResponseTransport implements Transport {
   readonly #response: RawResponse
   readonly #onDrain: () => void
   readonly #clock: Clock
-  readonly #endResponse: (text: string) => void
+  // Where the response has trailers: they follow, and the end is not ours.
+  readonly #endWithTrailers: (() => void) | undefined
   // The socket, once it is proved that the response adds nothing but chunk framing to what is written to it.
   #direct: Socket | undefined
   #drainSource: RawResponse | Socket | undefined
   #held: Socket | undefined
 
-  constructor(response: RawResponse, onDrain: () => void, clock: Clock, endResponse: (text: string) => void) {
+  constructor(response: RawResponse, onDrain: () => void, clock: Clock, endWithTrailers?: () => void) {
     this.#response = response
     this.#onDrain = onDrain
     this.#clock = clock
-    this.#endResponse = endResponse
+    this.#endWithTrailers = endWithTrailers
     // The bytes that an HTTP/2 stream has taken are only known write by write, and its window is 64 KiB: with larger
     // slices a slow client would look like one that takes nothing.
     this.maxSliceBytes = isHttp2(response) ? 16_384 : 65_536
@@ -123,12 +124,21 @@ export class ResponseTransport implements Transport {
   end(text: string): void {
     this.#forgetDrain()
     this.hold()
-    const socket = this.#findDirect()
-    if (socket !== undefined) {
-      socket.write(toChunk(text))
-      this.#endResponse('')
-    } else if (!this.isDestroyed) this.#endResponse(text)
+    if (this.#endWithTrailers !== undefined) {
+      this.write(text)
+      this.#endWithTrailers()
+    } else this.#endResponse(text)
     this.flush()
+  }
+
+  #endResponse(text: string): void {
+    const response = this.#response as ServerResponse
+    const socket = this.#findDirect()
+    // An empty chunk would be the last one.
+    if (socket !== undefined && text !== '') {
+      socket.write(toChunk(text))
+      response.end()
+    } else if (!this.isDestroyed) response.end(text)
   }
 
   truncate(): void {
