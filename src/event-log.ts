@@ -1,3 +1,5 @@
+import { INDEX_BYTES, MAX_TEXT_BYTES, Segment } from './log-segment.ts'
+
 /** A contiguous part of a log, ready to be written. */
 export interface LogSlice {
   readonly bytes: Buffer
@@ -18,73 +20,6 @@ export interface Batch {
   readonly lengths: readonly number[]
 }
 
-// A segment is one buffer. Frames fill it from the front; their end offsets fill it from the back, four bytes each, so
-// that a short stream costs one allocation. Nothing in it is ever overwritten, so a slice that was handed to a socket
-// stays valid for as long as the socket wants it.
-class Segment {
-  readonly buffer: Buffer
-  readonly startOffset: number
-  readonly firstSequence: number
-  usedBytes = 0
-  events = 0
-
-  constructor(capacity: number, startOffset: number, firstSequence: number) {
-    this.buffer = Buffer.allocUnsafeSlow(capacity)
-    this.startOffset = startOffset
-    this.firstSequence = firstSequence
-  }
-
-  get endOffset(): number {
-    return this.startOffset + this.usedBytes
-  }
-
-  get lastSequence(): number {
-    return this.firstSequence + this.events - 1
-  }
-
-  fits(bytes: number): boolean {
-    return this.usedBytes + bytes + (this.events + 1) * INDEX_BYTES <= this.buffer.length
-  }
-
-  append(frame: string | Buffer): void {
-    this.usedBytes +=
-      typeof frame === 'string' ? this.buffer.write(frame, this.usedBytes) : frame.copy(this.buffer, this.usedBytes)
-    this.events += 1
-    this.buffer.writeUInt32LE(this.usedBytes, this.buffer.length - this.events * INDEX_BYTES)
-  }
-
-  /** Copies the frames from `event` on (0 is the first) to the end of another segment that has the room. */
-  copyTo(target: Segment, event: number): void {
-    const from = event === 0 ? 0 : this.endOf(event - 1)
-    const shift = target.usedBytes - from
-    this.buffer.copy(target.buffer, target.usedBytes, from, this.usedBytes)
-    for (let i = event; i < this.events; i++) {
-      target.events += 1
-      target.buffer.writeUInt32LE(this.endOf(i) + shift, target.buffer.length - target.events * INDEX_BYTES)
-    }
-    target.usedBytes = this.usedBytes + shift
-  }
-
-  /** Where the frame of `event` (0 is the first) ends, relative to the segment. */
-  endOf(event: number): number {
-    return this.buffer.readUInt32LE(this.buffer.length - (event + 1) * INDEX_BYTES)
-  }
-
-  /** How many frames end at or before `end`, relative to the segment. */
-  eventsUntil(end: number): number {
-    if (end >= this.usedBytes) return this.events
-    let low = 0
-    let high = this.events
-    while (low < high) {
-      const middle = (low + high) >>> 1
-      if (this.endOf(middle) <= end) low = middle + 1
-      else high = middle
-    }
-    return low
-  }
-}
-
-const INDEX_BYTES = 4
 const FIRST_SEGMENT_BYTES = 512
 // As large as the largest slice: a slow socket that holds on to a slice of a segment holds the whole of it.
 const MAX_SEGMENT_BYTES = 64 * 1024
@@ -144,13 +79,15 @@ export class EventLog {
 
   /** The memory that appending a frame of `bytes` takes beyond `heldBytes`. */
   growthFor(bytes: number): number {
-    return this.#segmentFor(bytes) === undefined ? this.#nextCapacity(bytes) : 0
+    const last = this.#lastSegment
+    if (last?.fits(bytes) === true) return 0
+    return last !== undefined && this.#canGrow(last, bytes) ? last.capacity : this.#nextCapacity(bytes)
   }
 
-  // The last one, unless it is full or a hole follows it.
-  #segmentFor(bytes: number): Segment | undefined {
+  // Not one that a hole follows.
+  get #lastSegment(): Segment | undefined {
     const last = this.#segments.at(-1)
-    return last !== undefined && last.fits(bytes) && last.endOffset === this.#endOffset ? last : undefined
+    return last?.endOffset === this.#endOffset ? last : undefined
   }
 
   #nextCapacity(bytes: number): number {
@@ -158,18 +95,35 @@ export class EventLog {
     return Math.max(doubled, bytes + INDEX_BYTES)
   }
 
+  // To twice its capacity.
+  #canGrow(segment: Segment, bytes: number): boolean {
+    const capacity = 2 * segment.capacity
+    if (!segment.isResizable || capacity > Math.min(this.#maxSegmentBytes, MAX_TEXT_BYTES)) return false
+    return segment.neededBytes + bytes + INDEX_BYTES <= capacity
+  }
+
   /** Appends the next event. A text must be `bytes` long as UTF-8. */
   append(frame: string | Buffer, bytes: number): void {
-    let segment = this.#segmentFor(bytes)
-    if (segment === undefined) {
-      segment = new Segment(this.#nextCapacity(bytes), this.#endOffset, this.#lastSequence + 1)
-      this.#segments.push(segment)
-      this.#heldBytes += segment.buffer.length
-    }
+    const segment = this.#segmentFor(bytes)
     if (this.events === 0) this.#firstIndex = this.#segments.length - 1
-    segment.append(frame)
+    segment.append(frame, bytes)
     this.#lastSequence += 1
     this.#endOffset += bytes
+  }
+
+  #segmentFor(bytes: number): Segment {
+    const last = this.#lastSegment
+    if (last?.fits(bytes) === true) return last
+    if (last !== undefined && this.#canGrow(last, bytes)) {
+      this.#heldBytes += last.capacity
+      last.resize(2 * last.capacity)
+      return last
+    }
+    this.#segments.at(-1)?.encode()
+    const next = new Segment(this.#nextCapacity(bytes), this.#endOffset, this.#lastSequence + 1)
+    this.#segments.push(next)
+    this.#heldBytes += next.capacity
+    return next
   }
 
   /** Moves the front of the window until at most so many bytes and events are retained. */
@@ -224,7 +178,7 @@ export class EventLog {
   release(heldFrom: number): void {
     let released = 0
     while (released < this.#firstIndex && (this.#segments[released] as Segment).endOffset <= heldFrom) {
-      this.#heldBytes -= (this.#segments[released] as Segment).buffer.length
+      this.#heldBytes -= (this.#segments[released] as Segment).capacity
       released += 1
     }
     if (released === 0) return
@@ -244,14 +198,22 @@ export class EventLog {
   /** Gives back the memory that was allocated ahead. Meant for a log that will not grow any more. */
   compact(): void {
     if (this.#firstIndex > 0 || this.events === 0) return
+    const [first] = this.#segments as [Segment]
     const needed = this.wireBytes + this.events * INDEX_BYTES
-    if (needed <= this.#maxSegmentBytes) this.#mergeInto(needed, 0)
+    if (this.#segments.length === 1 && first.isResizable) this.#fit(first)
+    else if (needed <= this.#maxSegmentBytes) this.#mergeInto(needed, 0)
     else this.#shrinkLast()
+  }
+
+  #fit(segment: Segment): void {
+    this.#heldBytes += segment.neededBytes - segment.capacity
+    segment.resize(segment.neededBytes)
+    segment.encode()
   }
 
   #shrinkLast(): void {
     const last = this.#segments.at(-1) as Segment
-    this.#mergeInto(last.usedBytes + last.events * INDEX_BYTES, this.#segments.length - 1)
+    this.#mergeInto(last.neededBytes, this.#segments.length - 1)
   }
 
   // Replaces the segments from `index` on by one of `capacity`, with what the window retains of them.
@@ -263,7 +225,7 @@ export class EventLog {
     const merged = new Segment(capacity, start, first.firstSequence + skipped)
     sources.forEach((source, i) => {
       source.copyTo(merged, i === 0 ? skipped : 0)
-      this.#heldBytes -= source.buffer.length
+      this.#heldBytes -= source.capacity
     })
     this.#heldBytes += capacity
     // A new array, since one that has grown keeps room for more.
@@ -294,7 +256,7 @@ export class EventLog {
       end = boundary > from ? boundary : from + maxBytes
     }
     return {
-      bytes: segment.buffer.subarray(from, end),
+      bytes: segment.encode().subarray(from, end),
       endOffset: segment.startOffset + end,
       lastSequence: segment.firstSequence + events - 1,
       chunk: undefined,
@@ -315,7 +277,7 @@ export class EventLog {
       lengths.push(stop - start)
       start = stop
     }
-    return { firstSequence: sequence + 1, frames: segment.buffer.subarray(from, segment.endOf(end - 1)), lengths }
+    return { firstSequence: sequence + 1, frames: segment.encode().subarray(from, segment.endOf(end - 1)), lengths }
   }
 
   // Binary search: the first segment for which `isAtOrAfter` holds.

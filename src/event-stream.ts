@@ -247,7 +247,7 @@ export class EventStream implements Mortal, RunTarget, Task {
   #onLogChanged(): void {
     this.readers.forgetSlice()
     this.#memory.account()
-    if (this.readers.isRead || this.log.hasTrimmedSegments) this.#queueFlush()
+    if (this.readers.isRead || this.log.hasTrimmedSegments) this.pumpAtEndOfTurn()
   }
 
   onCompleted(): void {
@@ -306,7 +306,7 @@ export class EventStream implements Mortal, RunTarget, Task {
     this.readers.forgetSlice()
     this.#settleMemory()
     this.#host.onFinished(this)
-    if (this.readers.isRead) this.#queueFlush()
+    if (this.readers.isRead) this.pumpAtEndOfTurn()
     this.#lifetime.update()
     this.#feeder?.finish(this.#summary(outcome))
   }
@@ -373,16 +373,17 @@ export class EventStream implements Mortal, RunTarget, Task {
 
   /** The slice of the log that begins at `offset`, for this turn. */
   read(offset: number, maxBytes: number): LogSlice {
-    this.#queueFlush()
+    this.pumpAtEndOfTurn()
     return this.readers.read(offset, maxBytes)
   }
 
   /** A reader moved on: the producer may have room, and memory may come free. */
   onAdvanced(): void {
-    if (this.#feeder?.isWaiting === true || this.log.hasTrimmedSegments) this.#queueFlush()
+    if (this.#feeder?.isWaiting === true || this.log.hasTrimmedSegments) this.pumpAtEndOfTurn()
   }
 
-  #queueFlush(): void {
+  /** Brings every reader what there is by the end of this turn. */
+  pumpAtEndOfTurn(): void {
     if (this.#isFlushQueued) return
     this.#isFlushQueued = true
     this.#host.turn.atEnd(this)

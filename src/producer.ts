@@ -85,9 +85,9 @@ export class Producer implements Task {
     this.#returned = { iterable: start(signal) }
   }
 
-  /** Pulls what the handler returned, from the next microtask on: the first bytes of the response go first. */
+  /** Pulls what the handler returned, from the next microtask on: by then, whoever started the stream is attached. */
   pull(): void {
-    Promise.resolve(this.#returned?.iterable).then(this.#onIterable, this.#onFailed)
+    Promise.resolve(this.#returned?.iterable).then((iterable) => this.#onIterable(iterable), this.#onFailed)
     this.#returned = undefined
     this.#isPulled = true
   }
@@ -97,7 +97,7 @@ export class Producer implements Task {
     const frame = this.#frame
     if (frame === undefined || this.#sink?.tryAppend(frame) !== true) return
     this.#frame = undefined
-    this.#turn.later(this)
+    this.#turn.pullLater(this)
   }
 
   run(): void {
@@ -134,7 +134,7 @@ export class Producer implements Task {
     return sink
   }
 
-  #onIterable = (iterable: unknown): void => {
+  #onIterable(iterable: unknown): void {
     if (this.#sink === undefined) return closeUnused(iterable)
     try {
       this.#iterator = iteratorOf(iterable)
@@ -147,6 +147,7 @@ export class Producer implements Task {
     else this.#drive()
   }
 
+  // For every step, hence made once.
   #onStep = (step: unknown): void => {
     if (!this.#isClosing && this.#take(step)) this.#drive()
   }
@@ -169,7 +170,7 @@ export class Producer implements Task {
   // One round per step. Leaves when the next step is a promise, when there is no room, or when the turn is spent.
   #drive(): void {
     for (;;) {
-      if (this.#turn.isSpent()) return this.#turn.later(this)
+      if (this.#turn.isSpent()) return this.#turn.pullLater(this)
       const step = this.#advance()
       if (step === PENDING || !this.#take(step)) return
     }
@@ -267,16 +268,17 @@ export class Producer implements Task {
     try {
       if (typeof iterator.return !== 'function') return this.release()
       const closing = this.#context?.runInAsyncScope(iterator.return, iterator)
-      Promise.resolve(closing).then(this.#onClosed, this.#onCloseFailed)
+      // What the generator yields from its `finally` comes too late.
+      Promise.resolve(closing).then(
+        () => this.release(),
+        (error: unknown) => this.#onCloseFailed(error)
+      )
     } catch (error) {
       this.#onCloseFailed(error)
     }
   }
 
-  // What the generator yields from its `finally` comes too late.
-  #onClosed = (): void => this.release()
-
-  #onCloseFailed = (error: unknown): void => {
+  #onCloseFailed(error: unknown): void {
     this.#sink?.onCloseFailed(error)
     this.release()
   }

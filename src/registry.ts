@@ -10,7 +10,7 @@ import type { Entry, Gap } from './replay.ts'
 import type { ClientSettings, RegistrySettings, StreamCall } from './settings.ts'
 import { Shutdown, type ShutdownTarget } from './shutdown.ts'
 import { SignalWatch } from './signal-watch.ts'
-import { createContext, type Found, type StartRequest, type StreamSource } from './stream-source.ts'
+import { RunContext, type Found, type StartRequest, type StreamSource } from './stream-source.ts'
 import { createCounters, type Counters, type RegistryStats } from './stats.ts'
 import { Subscriber, type SubscriberHost } from './subscriber.ts'
 import { Turn } from './turn.ts'
@@ -121,7 +121,7 @@ export class Registry implements StreamSource, StreamHost, SubscriberHost, Shutd
     if (existing !== undefined) return { stream: existing, isNew: false }
     this.assertMayStart(owner)
     const stream = this.#create(request)
-    const context = createContext(stream, log)
+    const context = new RunContext(stream, log)
     stream.prepare((signal) => handler(signal, context), call.encoding, call.signal, log)
     // The handler is somebody else's code: meanwhile it may have started this very stream, or filled the registry.
     const key = keyOf(stream.streamId, owner)

@@ -186,6 +186,7 @@ export class Responder {
     const { reason, missed, resumesAt } = LOST_GAP
     this.#registry.counters.gaps += 1
     return this.#sendWithoutStream(visit, (transport) => {
+      transport.hold()
       transport.write(retryBlock(client.retryMs) + streamGapFrame(reason, missed, resumesAt))
       transport.end(streamEndFrame('lost', epoch))
     })
@@ -204,6 +205,7 @@ export class Responder {
       throw error
     }
     return this.#sendWithoutStream(visit, (transport) => {
+      transport.hold()
       transport.write(client.retryMs === false ? HEARTBEAT : retryFrame(retryMs))
       transport.truncate()
     })

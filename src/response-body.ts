@@ -37,18 +37,12 @@ export class ResponseBody extends Readable {
     this.#isDirect = true
     // Whoever set it, it is not known; the response would end after so many bytes.
     this.#response.removeHeader('content-length')
-    const response = this.#response as { end(text: string): void; write(text: string): boolean }
     // With trailers Fastify ends the response itself, once the payload has ended.
-    const hasTrailers = options?.end === false
-    const endWithTrailers = (text: string): void => {
-      response.write(text)
-      this.emit('end')
-    }
-    const end = hasTrailers ? endWithTrailers : (text: string): void => response.end(text)
-    this.#source.open(new ResponseTransport(this.#response, this.#source.onDrain, this.#clock, end))
+    const endWithTrailers = options?.end === false ? (): void => void this.emit('end') : undefined
+    this.#source.open(new ResponseTransport(this.#response, this.#source.onDrain, this.#clock, endWithTrailers))
     // From here on the response is ours. Fastify waits for the end of the payload, and would log every client that leaves
     // as an error and destroy a truncated response under its last bytes.
-    if (hasTrailers) return destination
+    if (endWithTrailers !== undefined) return destination
     this.emit('end')
     this.removeAllListeners()
     return destination

@@ -49,14 +49,21 @@ export interface StreamSource {
   findOrStart(request: StartRequest, replacesLost: boolean): Found | Promise<Found>
 }
 
-export function createContext(stream: EventStream, log: FastifyBaseLogger): StreamContext {
-  const { streamId, owner } = stream
-  let child: FastifyBaseLogger | undefined
-  return {
-    streamId,
-    owner,
-    get log(): FastifyBaseLogger {
-      return (child ??= log.child({ streamId }))
-    }
+/** The context of one run. */
+export class RunContext implements StreamContext {
+  readonly streamId: string
+  readonly owner: string | undefined
+  readonly #parent: FastifyBaseLogger
+  #log: FastifyBaseLogger | undefined
+
+  constructor({ streamId, owner }: EventStream, parent: FastifyBaseLogger) {
+    this.streamId = streamId
+    this.owner = owner
+    this.#parent = parent
+  }
+
+  // Most handlers never write a line.
+  get log(): FastifyBaseLogger {
+    return (this.#log ??= this.#parent.child({ streamId: this.streamId }))
   }
 }

@@ -107,11 +107,15 @@ export class Subscriber implements ClientReader, Task, Watched {
     this.#sequence = start.sequence
     this.#offset = this.#stream.log.offsetAfter(start.sequence)
     this.#hasSeenError = start.hasSeenError
+    transport.hold()
     this.#send(openingFrames(this.#stream, entry, start, this.#settings))
     this.#announce(entry, start)
     // Without control events it cannot be told of the gap; when it comes back it gets a 204.
     if (start.gap !== undefined && !this.#settings.hasControlEvents) return this.truncate()
-    this.pump()
+    // What a stream yields in the turn in which it starts goes out in one write with the head. That is the longest that a
+    // head waits: what a generator computes before it first awaits holds it up, but like everything else in the process.
+    if (entry.arrival === 'attached') this.pump()
+    else this.#stream.pumpAtEndOfTurn()
     this.#stream.onAdvanced()
     if (!this.isClosed) this.#watch()
   }
@@ -124,26 +128,22 @@ export class Subscriber implements ClientReader, Task, Watched {
 
   // ── bytes ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Writes one slice; whoever is still behind then waits for its turn, so that no replay holds up the others. */
+  /** Writes a slice or so; whoever is still behind then waits for its turn, so that no replay holds up the others. */
   pump(): void {
     if (this.#state !== 'open') return
     // It was too slow, and what it wants next is gone. When it comes back it is told of the gap.
     if (this.#offset < this.#stream.log.startOffset) return this.truncate()
-    if (this.#isBlocked || this.#isQueued) return
-    if (!this.#stream.isFinished) return this.#writeNext()
-    // What comes last goes out in one write with the end.
     const transport = this.#transport as Transport
-    transport.hold()
-    this.#writeNext()
+    // What comes last goes out in one write with the end.
+    if (this.#stream.isFinished) transport.hold()
+    if (!this.#isBlocked && !this.#isQueued) this.#writeNext()
     transport.flush()
   }
 
   #writeNext(): void {
     const { log } = this.#stream
-    if (this.#offset < log.endOffset) {
-      this.#writeSlice()
-      if (this.#isBlocked) return
-    }
+    if (this.#offset < log.endOffset) this.#writeSlices()
+    if (this.#isBlocked) return
     if (this.#offset < log.endOffset) {
       this.#isQueued = true
       this.#host.turn.later(this)
@@ -164,12 +164,26 @@ export class Subscriber implements ClientReader, Task, Watched {
     this.#stream.onAdvanced()
   }
 
-  #writeSlice(): void {
+  // The first segments of a log are small: to a client that has it for itself, their slices go out in one write. Many
+  // clients take turns, slice by slice, and share each.
+  #writeSlices(): void {
+    const { log, clients } = this.#stream
+    const transport = this.#transport as Transport
+    if (clients > 1) return void this.#writeSlice()
+    let bytes = 0
+    while (this.#offset < log.endOffset && bytes < transport.maxSliceBytes && !this.#isBlocked) {
+      bytes += this.#writeSlice()
+    }
+  }
+
+  #writeSlice(): number {
     const transport = this.#transport as Transport
     const slice = this.#stream.read(this.#offset, transport.maxSliceBytes)
+    if (this.#stream.clients === 1 && slice.endOffset < this.#stream.log.endOffset) transport.hold()
     this.#offset = slice.endOffset
     this.#sequence = slice.lastSequence
     this.#sent(slice.bytes.length, transport.writeSlice(slice))
+    return slice.bytes.length
   }
 
   #send(text: string): void {

@@ -16,7 +16,7 @@ export interface Transport {
   readonly maxSliceBytes: number
   /** Whether nobody can receive anything any more. */
   readonly isDestroyed: boolean
-  /** What is written up to `flush()` goes out together. */
+  /** What is written up to `flush()`, or up to the end of the response, goes out together. */
   hold(): void
   flush(): void
   /** `false`: enough for now, `onDrain` is called when there is room. */
@@ -42,17 +42,18 @@ export class ResponseTransport implements Transport {
   readonly #response: RawResponse
   readonly #onDrain: () => void
   readonly #clock: Clock
-  readonly #endResponse: (text: string) => void
+  // Where the response has trailers: they follow, and the end is not ours.
+  readonly #endWithTrailers: (() => void) | undefined
   // The socket, once it is proved that the response adds nothing but chunk framing to what is written to it.
   #direct: Socket | undefined
   #drainSource: RawResponse | Socket | undefined
   #held: Socket | undefined
 
-  constructor(response: RawResponse, onDrain: () => void, clock: Clock, endResponse: (text: string) => void) {
+  constructor(response: RawResponse, onDrain: () => void, clock: Clock, endWithTrailers?: () => void) {
     this.#response = response
     this.#onDrain = onDrain
     this.#clock = clock
-    this.#endResponse = endResponse
+    this.#endWithTrailers = endWithTrailers
     // The bytes that an HTTP/2 stream has taken are only known write by write, and its window is 64 KiB: with larger
     // slices a slow client would look like one that takes nothing.
     this.maxSliceBytes = isHttp2(response) ? 16_384 : 65_536
@@ -67,7 +68,7 @@ export class ResponseTransport implements Transport {
   }
 
   hold(): void {
-    if (isHttp2(this.#response) || this.#response.socket === null) return
+    if (this.#held !== undefined || isHttp2(this.#response) || this.#response.socket === null) return
     this.#held = this.#response.socket
     this.#held.cork()
   }
@@ -91,13 +92,17 @@ export class ResponseTransport implements Transport {
   }
 
   #findDirect(): Socket | undefined {
-    return (this.#direct ??= directSocketOf(this.#response))
+    if (this.#direct !== undefined || this.isDestroyed) return this.#direct
+    // Sent on its own, since a response keeps its head for as long as it lives, and as the tree of strings that it was put
+    // together from if it was sent with the first chunk (1 KB per idle client).
+    if (!isHttp2(this.#response) && !this.#response.headersSent) this.#response.flushHeaders()
+    this.#direct = directSocketOf(this.#response)
+    return this.#direct
   }
 
   // A socket drops what comes after its end; a response makes an error of it.
   #writeToResponse(data: string | Buffer): boolean {
     if (this.isDestroyed) return false
-    if (!isHttp2(this.#response) && !this.#response.headersSent) sendHead(this.#response)
     return this.#awaitDrain(this.#response, (this.#response as ServerResponse).write(data))
   }
 
@@ -105,15 +110,35 @@ export class ResponseTransport implements Transport {
   #awaitDrain(target: RawResponse | Socket, hasRoom: boolean): boolean {
     if (hasRoom) return true
     if (this.#drainSource === target) return false
-    this.close()
+    this.#forgetDrain()
     this.#drainSource = target
     target.on('drain', this.#onDrain)
     return false
   }
 
+  #forgetDrain(): void {
+    this.#drainSource?.removeListener('drain', this.#onDrain)
+    this.#drainSource = undefined
+  }
+
   end(text: string): void {
-    this.close()
-    if (!this.isDestroyed) this.#endResponse(text)
+    this.#forgetDrain()
+    this.hold()
+    if (this.#endWithTrailers !== undefined) {
+      this.write(text)
+      this.#endWithTrailers()
+    } else this.#endResponse(text)
+    this.flush()
+  }
+
+  #endResponse(text: string): void {
+    const response = this.#response as ServerResponse
+    const socket = this.#findDirect()
+    // An empty chunk would be the last one.
+    if (socket !== undefined && text !== '') {
+      socket.write(toChunk(text))
+      response.end()
+    } else if (!this.isDestroyed) response.end(text)
   }
 
   truncate(): void {
@@ -127,8 +152,8 @@ export class ResponseTransport implements Transport {
   }
 
   close(): void {
-    this.#drainSource?.removeListener('drain', this.#onDrain)
-    this.#drainSource = undefined
+    this.#forgetDrain()
+    this.flush()
   }
 }
 
@@ -136,17 +161,7 @@ function isGone(response: RawResponse): boolean {
   return isHttp2(response) ? response.stream === undefined || response.stream.destroyed : response.destroyed
 }
 
-// In one write with what follows in this turn. Sent on its own, since a response keeps its head for as long as it lives, and
-// as the tree of strings that it was put together from if it was sent with the first chunk (1 KB per idle client).
-function sendHead(response: ServerResponse): void {
-  const { socket } = response
-  if (!(socket instanceof Socket)) return
-  socket.cork()
-  process.nextTick(() => socket.uncork())
-  response.flushHeaders()
-}
-
-// Head and first chunk are out, chunked encoding is in force, it is this response's turn on a real connection, nothing is
+// The head is out, chunked encoding is in force, it is this response's turn on a real connection, nothing is
 // queued in the response itself, and nobody has put a `write` of his own in its place: from here on a chunk that we frame
 // is, byte for byte, what the response would write.
 function directSocketOf(response: RawResponse): Socket | undefined {

@@ -20,6 +20,7 @@ export class Turn {
   // Every task is in here at most once: whoever queues it remembers that it did.
   #flushes: Task[] = []
   #waiting: Task[] = []
+  #waitingPulls: Task[] = []
   #isOpen = false
   #startedAt = 0
   #steps = 0
@@ -53,6 +54,15 @@ export class Turn {
     this.#waiting.push(task)
   }
 
+  /**
+   * The same for a task that pulls a generator. Few of them go on per turn: each does most of its work after `run()` has
+   * returned, and thousands that all run a little make thousands of small writes.
+   */
+  pullLater(task: Task): void {
+    if (!this.#isOpen) this.#open()
+    this.#waitingPulls.push(task)
+  }
+
   #open(): void {
     this.#isOpen = true
     this.#begin()
@@ -69,25 +79,25 @@ export class Turn {
     const flushes = this.#flushes
     this.#flushes = []
     for (const task of flushes) task.run()
-    if (this.#waiting.length > 0) this.#runWaiting()
-    this.#isOpen = this.#flushes.length > 0 || this.#waiting.length > 0
+    const waiting = this.#waiting
+    const waitingPulls = this.#waitingPulls
+    this.#waiting = []
+    this.#waitingPulls = []
+    this.#waiting = this.#runSome(waiting, Infinity).concat(this.#waiting)
+    this.#waitingPulls = this.#runSome(waitingPulls, MAX_PULLS).concat(this.#waitingPulls)
+    this.#isOpen = this.#flushes.length + this.#waiting.length + this.#waitingPulls.length > 0
     if (this.#isOpen) setImmediate(this.#end)
   }
 
-  // Few at a time, so that each gets something done: thousands of generators that all run a little make thousands of
-  // small writes. At least one, whatever the flushes took: nobody waits for ever.
-  #runWaiting(): void {
-    const waiting = this.#waiting
-    const most = Math.min(waiting.length, MAX_TASKS)
-    this.#waiting = []
+  // Returns the rest. At least one runs, whatever the turn has taken: nobody waits for ever.
+  #runSome(tasks: Task[], most: number): Task[] {
     let done = 0
-    do (waiting[done++] as Task).run()
-    while (done < most && !this.isSpent())
-    if (done < waiting.length) this.#waiting = waiting.slice(done).concat(this.#waiting)
+    while (done < Math.min(tasks.length, most) && (done === 0 || !this.isSpent())) (tasks[done++] as Task).run()
+    return tasks.slice(done)
   }
 }
 
 const MAX_TURN_MS = 5
 // Under a clock that stands still, or a coarse one, time alone would not bound a turn.
 const MAX_STEPS = 4_096
-const MAX_TASKS = 64
+const MAX_PULLS = 16

@@ -231,6 +231,15 @@ test('a compacted log holds what is needed and no more', async (t) => {
   t.equal(empty.heldBytes, 0)
 })
 
+test('a log that is over before anybody reads it is one slice', async (t) => {
+  const log = new EventLog(1_000_000)
+  const frames = Array.from({ length: 30 }, (_, i) => `${i}`.padStart(100, 'x'))
+  for (const frame of frames) append(log, frame)
+  log.compact()
+  t.equal(log.heldBytes, 30 * (100 + 4))
+  t.equal(log.read(0, 65_536).bytes.toString(), frames.join(''))
+})
+
 test('a large compacted log gives back the rest of its last segment', async (t) => {
   const log = new EventLog(16 * 1_024)
   for (let i = 0; i < 100; i++) append(log, 'x'.repeat(100))

@@ -90,6 +90,19 @@ test('a spent turn leaves the rest of its tasks to the next, in order, but does 
   t.strictSame(order, ['a', 'b', 'c', 'd'])
 })
 
+test('of those that pull, few go on per turn, and each in its turn', async (t) => {
+  const turn = new Turn(new ManualClock())
+  const order: number[] = []
+  for (let i = 0; i < 100; i++) turn.pullLater(task(() => order.push(i)))
+  await nextTurn()
+  t.ok(order.length > 0 && order.length < 50, `${order.length}`)
+  while (order.length < 100) await nextTurn()
+  t.strictSame(
+    order,
+    Array.from({ length: 100 }, (_, i) => i)
+  )
+})
+
 test('an idle turn asks for nothing of the event loop', async (t) => {
   const turn = new Turn(new ManualClock())
   turn.later(task(() => {}))

@@ -6,6 +6,7 @@ import fastifyRateLimit from '@fastify/rate-limit'
 import fastifySession from '@fastify/session'
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { getEventListeners } from 'node:events'
+import { get } from 'node:http'
 import { connect } from 'node:net'
 import { PassThrough } from 'node:stream'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
@@ -491,4 +492,23 @@ t.test("a stream leaves no listener on a user's signal", async (t) => {
   for (let run = 0; run < 3; run++) await (await app.open('/')).waitForEnd()
   t.equal(app.fastify.sseStreams.stats().started, 3)
   t.equal(getEventListeners(signal, 'abort').length, 0)
+})
+
+t.test('trailers follow the last event', async (t) => {
+  const app = await startApp(t, (fastify) => {
+    fastify.get('/', (_, reply) => {
+      reply.trailer('checksum', async () => 'abc')
+      return reply.sseFromGenerator(numbers(2))
+    })
+  })
+  const { trailers, body } = await new Promise<{ trailers: NodeJS.Dict<string>; body: string }>((resolve, reject) => {
+    get({ port: app.port, headers: { te: 'trailers' } }, (response) => {
+      let body = ''
+      response.setEncoding('utf8')
+      response.on('data', (chunk: string) => (body += chunk))
+      response.on('end', () => resolve({ trailers: response.trailers, body }))
+    }).on('error', reject)
+  })
+  t.equal(trailers.checksum, 'abc')
+  t.match(body, /\n\nevent: stream-end\ndata: \{"outcome":"completed"\}\nid: \S+\.end\n\n$/)
 })
