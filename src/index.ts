@@ -22,6 +22,8 @@ export {
   RegistryFullError,
   ReplyNotReturnedError,
   ShuttingDownError,
+  StoreInvalidError,
+  StoreUnavailableError,
   StreamIdInvalidError,
   StreamNotFoundError,
   TooManyClientsError,
