@@ -114,7 +114,9 @@ export class Link {
   }
 
   #lose(attempt: Attempt, cause: Error): void {
+    // Every call that was under way comes here.
     attempt.connection?.close()
+    attempt.connection = undefined
     if (this.#current !== attempt) return
     this.#current = undefined
     this.#connection = undefined
