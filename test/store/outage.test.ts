@@ -113,6 +113,26 @@ if (hasRedis(t)) {
     })
   }
 
+  t.test('instances that come up before their store share streams as soon as it is there', async (t) => {
+    const redis = await RedisServer.start(t)
+    await redis.stop()
+    const [home, other] = await startTwo(t, redis)
+    for (const instance of [home, other]) t.equal(instance.log.complaints.length, 1, 'a warning, no crash')
+    const atHome = new ResumingClient(t, () => home.port, '/named/a')
+    await eventually('it is sent away', () => atHome.visits.length > 1)
+    t.same(atHome.events, [])
+    await redis.start()
+    await home.ask('append', 'a', 3)
+    await atHome.waitForData(3)
+    const elsewhere = new ResumingClient(t, () => other.port, '/named/a')
+    await elsewhere.waitForData(3)
+    await home.ask('finish', 'a')
+    await Promise.all([atHome.waitForEnd(), elsewhere.waitForEnd()])
+    assertWhole(t, atHome, 3)
+    assertWhole(t, elsewhere, 3)
+    t.same(await home.ask('runs', 'a'), { runs: 1, closed: 1 })
+  })
+
   t.test('a stream that began and ended in an outage is found by others afterwards', async (t) => {
     const redis = await RedisServer.start(t)
     const [home, other] = await startTwo(t, redis)
