@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Test } from 'tap'
 import { eventually } from './eventually.ts'
+import { numbersFrom } from './numbers.ts'
 import { statusOf } from './resume-until-end.ts'
 import { sendSse, type SseClient, type SseEvent } from './sse-client.ts'
 
@@ -102,4 +103,18 @@ export class ResumingClient {
       await delay(PAUSE_MS)
     }
   }
+}
+
+/** It got every number once, in order, and was told that the stream has completed, and nothing else. */
+export function assertWhole(t: Test, client: ResumingClient, count: number): void {
+  t.equal(client.data.join(), numbersFrom(1, count).join())
+  t.same(client.told, ['stream-end'])
+  t.equal(client.events.at(-1)?.data, '{"outcome":"completed"}')
+  t.notOk(client.wasMisled)
+}
+
+/** The same, and it never had to come back. */
+export function assertUndisturbed(t: Test, client: ResumingClient, count: number): void {
+  assertWhole(t, client, count)
+  t.equal(client.visits.length, 1, 'it was not sent away')
 }

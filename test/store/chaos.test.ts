@@ -1,10 +1,9 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import t from 'tap'
 import { startInstances, type Instance } from '../helpers/instances.ts'
-import { numbersFrom } from '../helpers/numbers.ts'
 import { createRandom, SEED } from '../helpers/random.ts'
 import { hasRedis, RedisServer } from '../helpers/redis-server.ts'
-import { ResumingClient } from '../helpers/resuming-client.ts'
+import { assertWhole, ResumingClient } from '../helpers/resuming-client.ts'
 
 const LEASE_MS = 3_000
 const DURATION_MS = 10_000
@@ -80,11 +79,7 @@ if (hasRedis(t)) {
       await Promise.all(work)
       for (const { home, name } of streams) await home.ask('finish', name)
       await Promise.all(followed.map(({ client }) => client.waitForEnd()))
-      for (const { stream, client } of followed) {
-        t.equal(client.data.join(), numbersFrom(1, stream.count).join(), stream.name)
-        t.same(client.told, ['stream-end'])
-        t.notOk(client.wasMisled)
-      }
+      for (const { stream, client } of followed) assertWhole(t, client, stream.count)
       for (const { home, name } of streams) t.same(await home.ask('runs', name), { runs: 1, closed: 1 })
       for (const instance of instances) {
         t.match(await instance.ask('stats'), { lost: 0 })

@@ -1,16 +1,9 @@
-import t, { type Test } from 'tap'
+import t from 'tap'
 import { eventually } from '../helpers/eventually.ts'
 import { LEASE_MS, startInstances, startTwo, untilStored, type Instance } from '../helpers/instances.ts'
 import { numbersFrom } from '../helpers/numbers.ts'
 import { hasRedis, RedisServer } from '../helpers/redis-server.ts'
-import { ResumingClient } from '../helpers/resuming-client.ts'
-
-function assertWhole(t: Test, client: ResumingClient, count: number): void {
-  t.same(client.data, numbersFrom(1, count))
-  t.same(client.told, ['stream-end'])
-  t.equal(client.events.at(-1)?.data, '{"outcome":"completed"}')
-  t.notOk(client.wasMisled)
-}
+import { assertWhole, ResumingClient } from '../helpers/resuming-client.ts'
 
 async function keysOf(redis: RedisServer, ending: ':m' | ':l'): Promise<string[]> {
   return (await redis.command('KEYS', `*${ending}`)).split('\r\n').filter((line) => line.startsWith('{'))

@@ -2,17 +2,9 @@ import { setTimeout as delay } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { eventually } from '../helpers/eventually.ts'
 import { startTwo, type Instance } from '../helpers/instances.ts'
-import { numbersFrom } from '../helpers/numbers.ts'
 import { RedisProxy } from '../helpers/redis-proxy.ts'
 import { hasRedis, RedisServer } from '../helpers/redis-server.ts'
-import { ResumingClient } from '../helpers/resuming-client.ts'
-
-function assertWhole(t: Test, client: ResumingClient, count: number): void {
-  t.same(client.data, numbersFrom(1, count))
-  t.same(client.told, ['stream-end'])
-  t.equal(client.visits.length, 1, 'it was not sent away')
-  t.notOk(client.wasMisled)
-}
+import { assertUndisturbed, ResumingClient } from '../helpers/resuming-client.ts'
 
 async function watched(t: Test, home: Instance, other: Instance): Promise<ResumingClient[]> {
   const atHome = new ResumingClient(t, () => home.port, '/named/a')
@@ -40,7 +32,7 @@ if (hasRedis(t)) {
       await home.ask('finish', 'a')
       await killed
       await Promise.all(clients.map((client) => client.waitForEnd()))
-      for (const client of clients) assertWhole(t, client, 101)
+      for (const client of clients) assertUndisturbed(t, client, 101)
       t.equal(other.errors, '')
     }
   )
@@ -68,7 +60,7 @@ if (hasRedis(t)) {
     t.ok(delays.reduce((sum, ms) => sum + ms, 0) / delays.length < pollInterval + 100)
     await home.ask('finish', 'a')
     await Promise.all(clients.map((client) => client.waitForEnd()))
-    for (const client of clients) assertWhole(t, client, 11)
+    for (const client of clients) assertUndisturbed(t, client, 11)
     t.equal(other.log.with('the store does not answer; it is tried again until it does').length, 1)
   })
 
@@ -87,7 +79,7 @@ if (hasRedis(t)) {
     }
     await home.ask('finish', 'a')
     await Promise.all(clients.map((client) => client.waitForEnd()))
-    for (const client of clients) assertWhole(t, client, 31)
+    for (const client of clients) assertUndisturbed(t, client, 31)
     // A stop finds its way as well, with the next beat.
     await home.ask('start', 'b')
     t.equal(await other.ask('abort', 'b'), true)

@@ -1,19 +1,12 @@
-import t, { type Test } from 'tap'
+import t from 'tap'
 import { eventually } from '../helpers/eventually.ts'
 import { LEASE_MS, startInstances, startTwo, untilStored, type Instance } from '../helpers/instances.ts'
-import { numbersFrom } from '../helpers/numbers.ts'
 import { RedisProxy } from '../helpers/redis-proxy.ts'
 import { APPEND, CREATE } from '../../src/store/scripts.ts'
 import { hasRedis, RedisServer } from '../helpers/redis-server.ts'
-import { ResumingClient } from '../helpers/resuming-client.ts'
+import { assertWhole, ResumingClient } from '../helpers/resuming-client.ts'
 
 const ROUNDS = 100
-
-function assertWhole(t: Test, client: ResumingClient, count: number): void {
-  t.same(client.data, numbersFrom(1, count))
-  t.same(client.told, ['stream-end'])
-  t.notOk(client.wasMisled)
-}
 
 async function runsOf(instances: readonly Instance[], name: string): Promise<number> {
   const all = await Promise.all(instances.map((instance) => instance.ask('runs', name)))

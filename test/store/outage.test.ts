@@ -1,10 +1,9 @@
-import t, { type Test } from 'tap'
+import t from 'tap'
 import { setTimeout as delay } from 'node:timers/promises'
 import { eventually } from '../helpers/eventually.ts'
 import { LEASE_MS, startTwo, untilStored, type Instance } from '../helpers/instances.ts'
-import { numbersFrom } from '../helpers/numbers.ts'
 import { hasRedis, RedisServer } from '../helpers/redis-server.ts'
-import { ResumingClient } from '../helpers/resuming-client.ts'
+import { assertWhole, ResumingClient } from '../helpers/resuming-client.ts'
 import { openSse } from '../helpers/sse-client.ts'
 
 const OUTAGE_MS = 1.5 * LEASE_MS
@@ -47,13 +46,6 @@ const OUTAGES: readonly Outage[] = [
     end: (redis) => redis.command('REPLICAOF', 'NO', 'ONE')
   }
 ]
-
-function assertWhole(t: Test, client: ResumingClient, count: number): void {
-  t.same(client.data, numbersFrom(1, count))
-  t.same(client.told, ['stream-end'])
-  t.equal(client.events.at(-1)?.data, '{"outcome":"completed"}')
-  t.notOk(client.wasMisled)
-}
 
 function linesOf(instance: Instance): { began: number; ended: number } {
   return {
