@@ -36,10 +36,11 @@ export class StoreAccess {
 
   /**
    * Whether a beat that is a lease old means a dead home. After an outage followers are back before the home is, and would
-   * declare every healthy stream lost: only who had prompt answers for a whole lease may judge.
+   * declare every healthy stream lost: only who had prompt answers for a whole lease may judge. Who asked for nothing
+   * meanwhile learns of the outage by what the store asks for itself.
    */
   get isSteady(): boolean {
-    return this.now() - this.#troubledAt >= this.leaseMs
+    return this.now() - Math.max(this.#troubledAt, this.#store.failedAt) >= this.leaseMs
   }
 
   /** Whether a stream runs that nobody runs any more, as far as may be judged here and now. */

@@ -39,6 +39,7 @@ export class RedisStore implements StreamStore {
   #host: StoreHost | undefined
   #outage: Outage | undefined
   #pollTimer: Timer | undefined
+  #failedAt = -Infinity
   #isProbed = false
   #isOpened = false
   #isClosed = false
@@ -229,6 +230,7 @@ export class RedisStore implements StreamStore {
   }
 
   #onFailure(error: Error): void {
+    this.#failedAt = this.#clock.now()
     if (this.#isClosed) return
     const verdict = verdictOf(error, this.#prefix)
     // `open()` rejects with it.
@@ -255,6 +257,10 @@ export class RedisStore implements StreamStore {
     const { channel } = probePlace(this.#prefix)
     await connection.subscribe(channel)
     await connection.unsubscribe(channel)
+  }
+
+  get failedAt(): number {
+    return this.#failedAt
   }
 
   #onUp(): void {

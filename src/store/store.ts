@@ -128,6 +128,8 @@ export interface StreamStore {
   readonly leaseMs: number
   /** How often followers look for themselves, in milliseconds. */
   readonly pollMs: number
+  /** When something was last not answered, be it a question of the store's own; -Infinity before that. */
+  readonly failedAt: number
   /** Name of this instance: unique, made by the store object. */
   readonly instance: string
 
