@@ -16,7 +16,7 @@ import { LogMemory, type MemoryBudget } from './log-memory.ts'
 import type { ClientReader } from './pace.ts'
 import type { Frame, Start } from './producer.ts'
 import { Readers } from './readers.ts'
-import type { ReplayWindow } from './replay.ts'
+import { endOf, type ReplayWindow } from './replay.ts'
 import { Run, type RunHost, type RunTarget } from './run.ts'
 import type { StreamSettings } from './settings.ts'
 import type { QueueLinks } from './stream-queue.ts'
@@ -161,14 +161,9 @@ export class EventStream implements Mortal, RunTarget, Task {
   }
 
   get window(): ReplayWindow {
-    return {
-      epoch: this.epoch,
-      firstSequence: this.log.firstSequence,
-      lastSequence: this.log.lastSequence,
-      isFinished: this.isFinished && !this.#isCut,
-      isLost: this.outcome === 'lost',
-      hasError: this.#finishOf?.error !== undefined && this.outcome !== 'lost'
-    }
+    const { firstSequence, lastSequence } = this.log
+    const { isFinished, isLost, hasError } = endOf(this.#finishOf)
+    return { epoch: this.epoch, firstSequence, lastSequence, isFinished: isFinished && !this.#isCut, isLost, hasError }
   }
 
   // ── start ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -286,10 +281,9 @@ export class EventStream implements Mortal, RunTarget, Task {
     this.#cut('aborted', reason)
   }
 
-  /** The store gave the name to another life, or counts this one as lost: clients come back for what is there now. */
+  /** The store gave the name to another life, or counts this one as lost. */
   fence(): void {
     this.#cut('lost', 'The stream was taken from this process')
-    this.readers.dismiss()
   }
 
   #cut(outcome: 'aborted' | 'lost', reason: string): void {

@@ -1,7 +1,7 @@
 import type { EventStream } from './event-stream.ts'
 import type { Feeder } from './feeder.ts'
 import type { StoreAccess } from './store-access.ts'
-import type { Batch, Finish, News, Page, StoredPace, StreamAddress } from './store/store.ts'
+import type { Finish, News, Page, StoredPace, StreamAddress } from './store/store.ts'
 
 /** What a follower tells of its replica. */
 export interface FollowerHost {
@@ -138,7 +138,7 @@ export class Follower implements Feeder {
     this.#hasNews = true
     const { epoch, batch, keep, lastSequence, finish } = news
     if (epoch !== this.stream.epoch) return this.#look()
-    if (batch !== undefined && batch.firstSequence <= this.stream.nextSequence) this.#takeBatch(batch)
+    if (batch !== undefined && batch.firstSequence <= this.stream.nextSequence) this.stream.appendBatch(batch)
     if (this.stream.log.lastSequence < lastSequence) return this.#look()
     this.stream.trimTo(keep)
     if (finish !== undefined) this.#takeFinish(finish, lastSequence)
@@ -168,7 +168,7 @@ export class Follower implements Feeder {
 
   // Whether the replica has everything that the store had then.
   #takePage({ stream, batches }: Page): boolean {
-    for (const batch of batches) this.#takeBatch(batch)
+    for (const batch of batches) this.stream.appendBatch(batch)
     this.stream.trimTo(stream.firstSequence)
     if (this.stream.log.lastSequence < stream.lastSequence) {
       if (batches.length > 0) return false
@@ -179,10 +179,6 @@ export class Follower implements Feeder {
     this.#missingSince = undefined
     if (stream.finish !== undefined) this.#takeFinish(stream.finish, stream.lastSequence)
     return true
-  }
-
-  #takeBatch(batch: Batch): void {
-    this.stream.appendBatch(batch)
   }
 
   #takeFinish(finish: Finish, lastSequence: number): void {

@@ -10,7 +10,7 @@ import type { Entry, Gap } from './replay.ts'
 import type { ClientSettings, RegistrySettings, StreamCall } from './settings.ts'
 import { Shutdown, type ShutdownTarget } from './shutdown.ts'
 import { SignalWatch } from './signal-watch.ts'
-import { RunContext, type Found, type StartRequest, type StreamSource } from './stream-source.ts'
+import { isReached, RunContext, type Found, type StartRequest, type StreamSource } from './stream-source.ts'
 import { createCounters, type Counters, type RegistryStats } from './stats.ts'
 import { Subscriber, type SubscriberHost } from './subscriber.ts'
 import { Turn } from './turn.ts'
@@ -106,7 +106,7 @@ export class Registry implements StreamSource, StreamHost, SubscriberHost, Shutd
   findByCursor(cursor: Cursor, owner: string | undefined, route: string): EventStream | undefined {
     if (cursor.kind !== 'position' && cursor.kind !== 'terminal') return undefined
     const stream = this.find(streamIdOfEpoch(cursor.epoch), owner)
-    return stream !== undefined && stream.route === route && stream.epoch === cursor.epoch ? stream : undefined
+    return isReached(stream, cursor.epoch, route) ? stream : undefined
   }
 
   /**
@@ -385,6 +385,6 @@ export class Registry implements StreamSource, StreamHost, SubscriberHost, Shutd
 }
 
 // A streamId has no space, so this is injective whatever an owner is made of.
-function keyOf(streamId: string, owner: string | undefined): string {
+export function keyOf(streamId: string, owner: string | undefined): string {
   return owner === undefined ? streamId : `${streamId} ${owner}`
 }

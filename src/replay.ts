@@ -1,5 +1,5 @@
 import type { Cursor } from './cursor.ts'
-import type { GapReason } from './frame.ts'
+import type { Finish, GapReason } from './frame.ts'
 
 /**
  * How a client comes to its stream.
@@ -29,6 +29,12 @@ export interface ReplayWindow {
   readonly isLost: boolean
   /** Whether `stream-error` follows the last event, with the sequence `lastSequence + 1`. */
   readonly hasError: boolean
+}
+
+/** What a finish means for those who attach. A lost stream has no sequence for its `stream-error`: nobody knows the next. */
+export function endOf(finish: Finish | undefined): Pick<ReplayWindow, 'isFinished' | 'isLost' | 'hasError'> {
+  const isLost = finish?.outcome === 'lost'
+  return { isFinished: finish !== undefined, isLost, hasError: finish?.error !== undefined && !isLost }
 }
 
 /** Where a client begins. */

@@ -7,11 +7,12 @@ import { EventStream } from './event-stream.ts'
 import { PAGE_BYTES } from './follower.ts'
 import { READ_AHEAD_SHARE } from './pace.ts'
 import { Homes } from './homes.ts'
-import type { ClientsObserver, Registry } from './registry.ts'
+import { keyOf, type ClientsObserver, type Registry } from './registry.ts'
+import { endOf } from './replay.ts'
 import { Replicas } from './replicas.ts'
 import type { StreamSettings } from './settings.ts'
 import { StoreAccess } from './store-access.ts'
-import type { Found, Sought, StartRequest, StreamSource } from './stream-source.ts'
+import { isReached, type Found, type Sought, type StartRequest, type StreamSource } from './stream-source.ts'
 import type { NewLife, Page, StoredPace, StoredStream, StoreHost, StreamAddress, StreamStore } from './store/store.ts'
 
 const NO_CURSOR: Cursor = { kind: 'none' }
@@ -72,7 +73,7 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
   async findByCursor(cursor: Cursor, owner: string | undefined, route: string): Promise<Sought> {
     if (cursor.kind !== 'position' && cursor.kind !== 'terminal') return undefined
     const stream = await this.find(streamIdOfEpoch(cursor.epoch), owner, cursor)
-    return stream !== undefined && stream.route === route && stream.epoch === cursor.epoch ? stream : undefined
+    return isReached(stream, cursor.epoch, route) ? stream : undefined
   }
 
   /** The stream of this name, started here if there is none anywhere; one whose process died counts as none where wanted. */
@@ -116,7 +117,8 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
   // What can be served without a question. A finished copy may have been replaced by a new life that began elsewhere.
   #findHere(address: StreamAddress, cursor: Cursor): EventStream | undefined {
     const stream = this.#registry.find(address.streamId, address.owner)
-    if (stream === undefined || isAhead(stream, cursor) || this.#asking.has(keyOf(address))) return undefined
+    if (stream === undefined || isAhead(stream, cursor) || this.#asking.has(keyOf(address.streamId, address.owner)))
+      return undefined
     const isLive = !stream.isFinished || this.#homes.has(stream)
     return isLive || this.#clock.now() - (this.#checkedAt.get(stream) ?? 0) < this.#store.pollMs ? stream : undefined
   }
@@ -124,7 +126,7 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
   async #findInStore(address: StreamAddress, cursor: Cursor): Promise<Sought> {
     const until = this.#clock.now() + this.#access.leaseMs
     for (;;) {
-      const stream = await (this.#fetching.get(keyOf(address)) ?? this.#fetchInTurn(address))
+      const stream = await (this.#fetching.get(keyOf(address.streamId, address.owner)) ?? this.#fetchInTurn(address))
       if (stream === undefined || !isAhead(stream, cursor)) return stream
       await this.#replicas.waitFor(stream, cursor.sequence, until)
       // One that nobody reads is let go meanwhile.
@@ -134,7 +136,7 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
 
   // Whoever looks meanwhile is told the same, also that there was no answer: "not found" would be for good.
   #fetchInTurn(address: StreamAddress): Promise<Sought> {
-    const key = keyOf(address)
+    const key = keyOf(address.streamId, address.owner)
     const fetch = async (): Promise<Sought> => {
       for (;;) {
         const fetched = await this.#once(address, async () => ({ stream: await this.#fetch(address) }))
@@ -150,7 +152,7 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
 
   // Undefined where somebody else is asking about this name: what comes of it has to be looked at first.
   async #once<T>(address: StreamAddress, ask: () => Promise<T>): Promise<T | undefined> {
-    const key = keyOf(address)
+    const key = keyOf(address.streamId, address.owner)
     const asking = this.#asking.get(key)
     if (asking !== undefined) {
       try {
@@ -313,16 +315,9 @@ function paceOf({ backpressure, maxEvents, maxBytes }: StreamSettings): StoredPa
   return { by: backpressure, events, bytes }
 }
 
-function keyOf({ streamId, owner }: StreamAddress): string {
-  return JSON.stringify([owner ?? null, streamId])
-}
-
 function stateOf({ epoch, firstSequence, lastSequence, finish }: StoredStream): StreamState {
-  const isFinished = finish !== undefined
-  const outcome = finish?.outcome
-  const isLost = outcome === 'lost'
-  const hasError = finish?.error !== undefined && !isLost
-  return { outcome, isFinished, window: { epoch, firstSequence, lastSequence, isFinished, isLost, hasError } }
+  const window = { epoch, firstSequence, lastSequence, ...endOf(finish) }
+  return { outcome: finish?.outcome, isFinished: window.isFinished, window }
 }
 
 function isAhead(stream: EventStream, cursor: Cursor): cursor is Cursor & { readonly kind: 'position' } {

@@ -49,6 +49,11 @@ export interface StreamSource {
   findOrStart(request: StartRequest, replacesLost: boolean): Found | Promise<Found>
 }
 
+/** Whether a cursor leads to an unnamed stream: it has to be the very stream, and asked for on the route that made it. */
+export function isReached(stream: Sought, epoch: string, route: string): boolean {
+  return stream !== undefined && stream.route === route && stream.epoch === epoch
+}
+
 /** The context of one run. */
 export class RunContext implements StreamContext {
   readonly streamId: string

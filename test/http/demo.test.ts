@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { createServer, type AddressInfo } from 'node:net'
+import type { AddressInfo } from 'node:net'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import type { FastifyInstance } from 'fastify'
@@ -12,6 +12,7 @@ import { waitForLog, waitForWords } from '../helpers/demo-page.ts'
 import { eventually } from '../helpers/eventually.ts'
 import { runScript } from '../helpers/script.ts'
 import { StepGate } from '../helpers/step-gate.ts'
+import { takenPort } from '../helpers/taken-port.ts'
 
 const words = text.match(/\S+\s*/g) ?? []
 const demo = fileURLToPath(new URL('../../examples/demo/server.ts', import.meta.url))
@@ -196,10 +197,7 @@ t.test('the page in a browser', async (t) => {
 })
 
 t.test('a port that is taken is named, with the way to choose another', async (t) => {
-  const taken = createServer().listen(0, '127.0.0.1')
-  t.teardown(() => taken.close())
-  await once(taken, 'listening')
-  const { port } = taken.address() as AddressInfo
+  const port = await takenPort(t)
   const { code, errors } = await runScript(t, demo, String(port)).exited
   t.equal(code, 1)
   t.match(errors, `Port ${port} on 127.0.0.1 is already in use. Choose another one, for example: PORT=`)

@@ -1,11 +1,12 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { connect, createServer, type AddressInfo } from 'node:net'
+import { connect } from 'node:net'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { hasRedis } from '../helpers/redis-server.ts'
 import { runScript } from '../helpers/script.ts'
+import { takenPort } from '../helpers/taken-port.ts'
 
 const demo = fileURLToPath(new URL('../../examples/cluster/server.ts', import.meta.url))
 
@@ -20,10 +21,7 @@ t.test('without redis-server it says how to install one', async (t) => {
 
 t.test('a port that is taken is named, and nothing stays behind', async (t) => {
   if (!hasRedis(t)) return
-  const taken = createServer().listen(0, '127.0.0.1')
-  t.teardown(() => taken.close())
-  await once(taken, 'listening')
-  const { port } = taken.address() as AddressInfo
+  const port = await takenPort(t)
   // `exited` waits until nobody holds the pipes any more, and the instances do.
   const { code, errors } = await runScript(t, demo, String(port)).exited
   t.equal(code, 1)

@@ -26,6 +26,18 @@ async function finished(t: Test, home: Instance, other: Instance): Promise<Recor
   return seen
 }
 
+/** A client on each instance, both with three events of the stream `a`; both come back to the other instance. */
+async function readOnBoth(t: Test, home: Instance, other: Instance): Promise<[ResumingClient, ResumingClient]> {
+  let port = home.port
+  const atHome = new ResumingClient(t, () => port, '/named/a')
+  await home.ask('append', 'a', 3)
+  await atHome.waitForData(3)
+  const elsewhere = new ResumingClient(t, () => other.port, '/named/a')
+  await elsewhere.waitForData(3)
+  port = other.port
+  return [atHome, elsewhere]
+}
+
 if (hasRedis(t)) {
   for (const [what, end] of Object.entries({
     closed: (home: Instance) => home.ask('close'),
@@ -58,13 +70,7 @@ if (hasRedis(t)) {
 
   t.test('the clients of a process that shuts down in the middle are told at once, not after a lease', async (t) => {
     const [home, other] = await startTwo(t, await RedisServer.start(t), { store: { lease: LONG_LEASE_MS } })
-    let port = home.port
-    const atHome = new ResumingClient(t, () => port, '/named/a')
-    await home.ask('append', 'a', 3)
-    await atHome.waitForData(3)
-    const elsewhere = new ResumingClient(t, () => other.port, '/named/a')
-    await elsewhere.waitForData(3)
-    port = other.port
+    const [atHome, elsewhere] = await readOnBoth(t, home, other)
     const from = performance.now()
     await home.ask('close')
     t.equal(await home.exited, 0)
@@ -81,13 +87,7 @@ if (hasRedis(t)) {
   t.test('a process that drains its streams loses nothing', async (t) => {
     const options = { plugin: { drainTimeout: 5_000 } }
     const [home, other] = await startTwo(t, await RedisServer.start(t), options)
-    let port = home.port
-    const atHome = new ResumingClient(t, () => port, '/named/a')
-    await home.ask('append', 'a', 3)
-    await atHome.waitForData(3)
-    const elsewhere = new ResumingClient(t, () => other.port, '/named/a')
-    await elsewhere.waitForData(3)
-    port = other.port
+    const [atHome, elsewhere] = await readOnBoth(t, home, other)
     const closed = home.ask('close')
     await home.ask('append', 'a', 3)
     await home.ask('finish', 'a')
