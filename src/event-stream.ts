@@ -27,7 +27,8 @@ export interface StreamHost extends MemoryBudget, RunHost {
   readonly clock: Clock
   readonly abortTimeoutMs: number
   onAppended(): void
-  onClientsChanged(stream: EventStream): void
+  /** A client has come (1) or left (-1), or the mirror is through (0). */
+  onClientsChanged(stream: EventStream, change: 1 | 0 | -1): void
   onFinished(stream: EventStream): void
   onReleased(stream: EventStream): void
   onExpired(stream: EventStream): void
@@ -330,21 +331,21 @@ export class EventStream implements Mortal, RunTarget, Task {
     this.readers.add(reader)
     this.#hadClients = true
     this.#attached += 1
-    this.#host.onClientsChanged(this)
+    this.#host.onClientsChanged(this, 1)
     this.#lifetime.update()
   }
 
   /** Idempotent, for whoever notices first that a client has left. */
   detach(reader: ClientReader): void {
     if (!this.readers.delete(reader)) return
-    this.#onReaderLeft()
+    this.#onReaderLeft(-1)
     this.#lifetime.update()
     this.onAdvanced()
   }
 
-  #onReaderLeft(): void {
+  #onReaderLeft(change: 0 | -1): void {
     if (this.#isRemoved) this.#giveBack()
-    this.#host.onClientsChanged(this)
+    this.#host.onClientsChanged(this, change)
   }
 
   // Removed: what nobody reads is not kept, and not followed any more.
@@ -356,7 +357,7 @@ export class EventStream implements Mortal, RunTarget, Task {
   /** The store has all of it, or never will. */
   detachMirror(): void {
     this.readers.mirror = undefined
-    this.#onReaderLeft()
+    this.#onReaderLeft(0)
   }
 
   /** The clients that it has on other instances have come, or are gone. */

@@ -5,7 +5,7 @@ import type { Readers } from './readers.ts'
 export interface MemoryBudget {
   /** Makes room for so many further bytes; `false` where they do not fit all the same. */
   makeRoom(bytes: number): boolean
-  onHeldBytes(deltaBytes: number): void
+  onHeld(deltaBytes: number, deltaEvents: number): void
 }
 
 /** What one log holds of the memory of its registry. */
@@ -13,8 +13,9 @@ export class LogMemory {
   readonly #log: EventLog
   readonly #readers: Readers
   readonly #budget: MemoryBudget
-  // What the budget knows of log.heldBytes.
+  // What the budget knows of log.heldBytes and log.events.
   #accountedBytes = 0
+  #accountedEvents = 0
 
   constructor(log: EventLog, readers: Readers, budget: MemoryBudget) {
     this.#log = log
@@ -57,9 +58,10 @@ export class LogMemory {
   }
 
   account(): void {
-    const { heldBytes } = this.#log
-    if (heldBytes === this.#accountedBytes) return
-    this.#budget.onHeldBytes(heldBytes - this.#accountedBytes)
+    const { heldBytes, events } = this.#log
+    if (heldBytes === this.#accountedBytes && events === this.#accountedEvents) return
+    this.#budget.onHeld(heldBytes - this.#accountedBytes, events - this.#accountedEvents)
     this.#accountedBytes = heldBytes
+    this.#accountedEvents = events
   }
 }

@@ -42,7 +42,11 @@ export class Registry implements StreamSource, StreamHost, SubscriberHost, Shutd
   readonly #shutdown: Shutdown
   #running = 0
   #producers = 0
+  #replicas = 0
+  #runningReplicas = 0
+  #clients = 0
   #heldBytes = 0
+  #heldEvents = 0
   #isEvicting = false
 
   constructor(settings: RegistrySettings, clock: Clock, log: FastifyBaseLogger) {
@@ -197,6 +201,8 @@ export class Registry implements StreamSource, StreamHost, SubscriberHost, Shutd
       this.#evict(oldest)
     }
     this.#streams.set(keyOf(stream.streamId, stream.owner), stream)
+    this.#replicas += 1
+    this.#runningReplicas += 1
     this.#capacity.place(stream)
     stream.start()
   }
@@ -249,8 +255,10 @@ export class Registry implements StreamSource, StreamHost, SubscriberHost, Shutd
     if (stream.isRemoved) return
     this.#streams.delete(keyOf(stream.streamId, stream.owner))
     this.#capacity.forget(stream)
-    if (stream.readers.isRead || stream.isHeld) this.#departing.add(stream)
+    if (!stream.isHome && !stream.isFinished) this.#runningReplicas -= 1
+    this.#departing.add(stream)
     stream.onRemoved()
+    this.#forgetIfDone(stream)
   }
 
   /** Removes finished streams until so many further bytes fit; `false` where they do not fit all the same. */
@@ -294,15 +302,17 @@ export class Registry implements StreamSource, StreamHost, SubscriberHost, Shutd
 
   // ── what streams and subscribers report ──────────────────────────────────────────────────────────────────────────────
 
-  onHeldBytes(deltaBytes: number): void {
+  onHeld(deltaBytes: number, deltaEvents: number): void {
     this.#heldBytes += deltaBytes
+    this.#heldEvents += deltaEvents
   }
 
   onAppended(): void {
     this.counters.events += 1
   }
 
-  onClientsChanged(stream: EventStream): void {
+  onClientsChanged(stream: EventStream, change: 1 | 0 | -1): void {
+    this.#clients += change
     if (stream.isRemoved) this.#forgetIfDone(stream)
     else this.#capacity.place(stream)
     this.observer?.onClientsChanged(stream)
@@ -310,7 +320,10 @@ export class Registry implements StreamSource, StreamHost, SubscriberHost, Shutd
 
   onFinished(stream: EventStream): void {
     if (!stream.isRemoved) this.#capacity.place(stream)
-    if (!stream.isHome) return
+    if (!stream.isHome) {
+      if (!stream.isRemoved) this.#runningReplicas -= 1
+      return
+    }
     this.#running -= 1
     const running = (this.#runningOf.get(stream.owner) as number) - 1
     if (running === 0) this.#runningOf.delete(stream.owner)
@@ -332,7 +345,8 @@ export class Registry implements StreamSource, StreamHost, SubscriberHost, Shutd
   }
 
   #forgetIfDone(stream: EventStream): void {
-    if (!stream.readers.isRead && !stream.isHeld) this.#departing.delete(stream)
+    if (stream.readers.isRead || stream.isHeld || !this.#departing.delete(stream)) return
+    if (!stream.isHome) this.#replicas -= 1
   }
 
   onExpired(stream: EventStream): void {
@@ -361,23 +375,12 @@ export class Registry implements StreamSource, StreamHost, SubscriberHost, Shutd
 
   stats(): RegistryStats {
     const { started, completed, failed, aborted, evicted, lost } = this.counters
-    let finished = this.#capacity.finished
-    let replicas = 0
-    let clients = 0
-    let bufferedEvents = 0
-    for (const stream of this.allStreams()) {
-      clients += stream.clients
-      bufferedEvents += stream.log.events
-      if (stream.isHome) continue
-      replicas += 1
-      if (!stream.isFinished && !stream.isRemoved) finished -= 1
-    }
     return {
       running: started - completed - failed - aborted - evicted - lost,
-      finished,
-      replicas,
-      clients,
-      bufferedEvents,
+      finished: this.#capacity.finished - this.#runningReplicas,
+      replicas: this.#replicas,
+      clients: this.#clients,
+      bufferedEvents: this.#heldEvents,
       bufferedBytes: this.#heldBytes,
       ...this.counters
     }

@@ -67,9 +67,9 @@ class ObservedRegistry extends Registry {
   readonly #finishes = new Map<EventStream, number>()
   #count = 0
 
-  override onClientsChanged(stream: EventStream): void {
+  override onClientsChanged(stream: EventStream, change: 1 | 0 | -1): void {
     this.#order.set(stream, this.#count++)
-    super.onClientsChanged(stream)
+    super.onClientsChanged(stream, change)
   }
 
   override onFinished(stream: EventStream): void {
