@@ -53,6 +53,7 @@ async function compare(contestant: ContestantName, effort: Effort): Promise<Samp
   return {
     heldMiB: beside.heldMiB,
     peakRssMiB: beside.peakRssMiB,
+    peakAloneMiB: alone.peakRssMiB,
     healthyMiBps: beside.mibPerSecond,
     aloneMiBps: alone.mibPerSecond,
     healthyShare: beside.mibPerSecond / alone.mibPerSecond
