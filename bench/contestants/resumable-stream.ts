@@ -31,6 +31,9 @@ export async function start({ source, store }: Material): Promise<Running> {
     response.end()
   }
 
-  const server = createServer((_request, response) => void answer(response))
+  const server = createServer((_request, response) => {
+    // It rejects where the producer does not answer.
+    answer(response).catch(() => response.destroy())
+  })
   return { port: await listen(server) }
 }

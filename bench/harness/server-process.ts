@@ -77,7 +77,7 @@ export class ServerProcess {
 
   async stop(): Promise<void> {
     this.#isStopping = true
-    if (this.#child.exitCode !== null) return
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return
     const exited = once(this.#child, 'exit')
     this.#child.kill('SIGKILL')
     await exited

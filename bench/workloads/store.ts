@@ -5,6 +5,7 @@
  * is part of no command or byte that is shown. A round is over when the store is at rest: clients of the home have an
  * event before it is stored, and what is still to be stored is work that the round made.
  */
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { ContestantName } from '../harness/contestant.ts'
 import type { Plan } from '../harness/source.ts'
 import {
@@ -39,6 +40,7 @@ const BOTH_CPU: Metric = { key: 'bothCpu', unit: 'µs/event' }
 const STORE_BYTES: Metric = { key: 'storeBytes', unit: 'B/event' }
 const P50: Metric = { key: 'p50', unit: 'ms' }
 const P99: Metric = { key: 'p99', unit: 'ms' }
+const KEPT: Metric = { key: 'kept', unit: 'of the events' }
 const READS: Metric = { key: 'reads', unit: 'store reads' }
 const CONNECTIONS: Metric = { key: 'connectionsPerInstance', unit: 'connections' }
 
@@ -47,6 +49,8 @@ const TOKEN_MS = 50
 const TOKEN_BYTES = 60
 const EVENT_BYTES = 120
 const POLL_MS = 500
+/** Whoever has nothing to give would be waited for for ever. */
+const AT_MOST_MS = 3_000
 
 export const shared: Workload = {
   name: 'store',
@@ -58,7 +62,8 @@ export const shared: Workload = {
     fanoutScene(effort.isQuick ? 500 : 1_000, effort),
     latencyScene(effort),
     attachScene(effort),
-    ...[1, 100].map((readers) => peerScene(readers, effort))
+    ...[1, 100].map((readers) => peerScene(readers, effort)),
+    deathScene(effort)
   ]
 }
 
@@ -300,4 +305,41 @@ function peerScene(readers: number, effort: Effort): Scene<never> {
     open: (contestant) => openFeed(contestant, { clients: readers, isReplicated: true, hasStore: true }),
     close: closeShared
   })
+}
+
+function deathScene(effort: Effort): Scene<never> {
+  const history = planOf(effort.isQuick ? 200 : 1_000, 1, 1)
+  return scene<SharedStage>({
+    name: 'death',
+    contestants: [REPLICA, PEER],
+    rounds: effort.isQuick ? 1 : 3,
+    isFresh: true,
+    turns: [
+      {
+        name: 'producer-killed',
+        metric: KEPT,
+        goals: [{ of: REPLICA, atLeast: 1 }],
+        run: (stage) => measureDeath(stage, history)
+      }
+    ],
+    open: (contestant) => openInstances(contestant, { clients: 1, isReplicated: true, hasStore: true }),
+    close: closeShared
+  })
+}
+
+/** The producer's process is killed, and a client comes back to another instance for all that there was. */
+async function measureDeath(stage: SharedStage, history: Plan): Promise<Sample> {
+  const { store, home, starter, load } = stage
+  if (store === undefined || starter === undefined) throw new Error('no store')
+  await startFeed(stage)
+  starter.begin()
+  await home.run(history)
+  await starter.received(history.events)
+  await store.settled()
+  starter.close()
+  await home.stop()
+  load.begin()
+  await load.request({ path: '/feed' }, false)
+  await Promise.race([load.received(history.events), sleep(AT_MOST_MS)])
+  return { kept: load.events / history.events }
 }
