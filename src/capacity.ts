@@ -16,6 +16,14 @@ export class Capacity {
     return this.#finished.size
   }
 
+  /** The memory that would come free if all finished streams gave way. */
+  get finishedBytes(): number {
+    let bytes = 0
+    for (let stream = this.#finished.first; stream !== undefined; stream = stream.links.next)
+      bytes += stream.log.heldBytes
+    return bytes
+  }
+
   /** Files a stream after something about it changed: it started, finished, or a client came or left. */
   place(stream: EventStream): void {
     if (stream.isFinished || !stream.isHome) {
@@ -32,6 +40,7 @@ export class Capacity {
   nextFinished(): EventStream | undefined {
     let withClients: EventStream | undefined
     for (let stream = this.#finished.first; stream !== undefined; stream = stream.links.next) {
+      if (stream.isLoading) continue
       if (stream.clients === 0) return stream
       withClients ??= stream
     }

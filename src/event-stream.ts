@@ -12,7 +12,7 @@ import {
   type StreamOutcome
 } from './frame.ts'
 import { Lifetime, type Mortal } from './lifetime.ts'
-import { LogMemory, type MemoryBudget } from './log-memory.ts'
+import { LogWriter, type MemoryBudget } from './log-writer.ts'
 import type { ClientReader } from './pace.ts'
 import type { Frame, Start } from './producer.ts'
 import { Readers } from './readers.ts'
@@ -27,6 +27,8 @@ export interface StreamHost extends MemoryBudget, RunHost {
   readonly clock: Clock
   readonly abortTimeoutMs: number
   onAppended(): void
+  /** Its producer waits for memory that other streams hold. */
+  onStarved(stream: EventStream): void
   /** A client has come (1) or left (-1), or the mirror is through (0). */
   onClientsChanged(stream: EventStream, change: 1 | 0 | -1): void
   onFinished(stream: EventStream): void
@@ -75,7 +77,7 @@ export class EventStream implements Mortal, RunTarget, Task {
   readonly links: QueueLinks<EventStream> = { queue: undefined, previous: undefined, next: undefined }
 
   readonly #host: StreamHost
-  readonly #memory: LogMemory
+  readonly #writer: LogWriter
   readonly #lifetime: Lifetime
   // Of a home: from the call of the handler until its generator has let go.
   #feeder: Feeder | undefined
@@ -83,6 +85,7 @@ export class EventStream implements Mortal, RunTarget, Task {
   #finishOf: Finish | undefined
   #isCut = false
   #isRemoved = false
+  #isLoading = false
   #hadClients = false
   #attached = 0
 
@@ -99,7 +102,7 @@ export class EventStream implements Mortal, RunTarget, Task {
     this.log = new EventLog(settings.maxBytes)
     this.readers = new Readers(settings, this.log)
     this.#lifetime = new Lifetime(this, host.clock, host.abortTimeoutMs)
-    this.#memory = new LogMemory(this.log, this.readers, host)
+    this.#writer = new LogWriter(this.log, this.readers, settings, host)
     this.startedAt = identity.startedAt
     this.isHome = origin === undefined
     if (origin !== undefined) this.log.skipTo(origin.firstSequence - 1)
@@ -130,6 +133,11 @@ export class EventStream implements Mortal, RunTarget, Task {
   /** Not found any more; clients that still read get the rest. */
   get isRemoved(): boolean {
     return this.#isRemoved
+  }
+
+  /** Of a replica that is being filled for whoever asked for it: it neither expires nor gives way. */
+  get isLoading(): boolean {
+    return this.#isLoading
   }
 
   /** Whether its generator has not let go yet. */
@@ -176,9 +184,15 @@ export class EventStream implements Mortal, RunTarget, Task {
     this.#feeder = run
   }
 
-  /** Has it filled from elsewhere. */
+  /** Has it filled from elsewhere; until `onLoaded()` it is not there for anybody. */
   follow(follower: Feeder): void {
     this.#feeder = follower
+    this.#isLoading = true
+  }
+
+  onLoaded(): void {
+    this.#isLoading = false
+    this.#lifetime.update()
   }
 
   /** Begins to pull. The registry knows the stream by now. */
@@ -204,45 +218,32 @@ export class EventStream implements Mortal, RunTarget, Task {
     return this.settings.maxEventBytes
   }
 
-  tryAppend({ text, bytes }: Frame): boolean {
-    const { log } = this
-    if (this.readers.pace.isTooFarAhead(bytes) || !this.#memory.makeRoomFor(bytes)) {
+  tryAppend(frame: Frame): boolean {
+    if (!this.#writer.tryAppend(frame)) {
+      if (this.#writer.isStarved) this.#host.onStarved(this)
       this.readers.mirror?.onAwaited()
       return false
     }
-    log.append(text, bytes)
-    log.trim(this.settings.maxBytes, this.settings.maxEvents)
     this.#host.onAppended()
     this.#onLogChanged()
     return true
   }
 
   /** Takes over what another instance produced; what is there already is passed over. */
-  appendBatch({ firstSequence, frames, lengths }: Batch): void {
-    const { log } = this
-    let sequence = firstSequence
-    let from = 0
-    for (const bytes of lengths) {
-      if (sequence > log.lastSequence) {
-        if (sequence > log.lastSequence + 1) log.skipTo(sequence - 1)
-        this.#memory.makeRoomFor(bytes)
-        log.append(frames.subarray(from, from + bytes), bytes)
-      }
-      sequence += 1
-      from += bytes
-    }
+  appendBatch(batch: Batch): void {
+    this.#writer.appendBatch(batch)
+    // It may have been what gave way to its own events.
+    if (this.#isRemoved) this.#writer.clearIfUnread()
     this.#onLogChanged()
   }
 
   /** The home retains nothing before `sequence` any more. */
   trimTo(sequence: number): void {
-    this.log.trimTo(sequence)
+    this.#writer.trimTo(sequence)
     this.#onLogChanged()
   }
 
   #onLogChanged(): void {
-    this.readers.forgetSlice()
-    this.#memory.account()
     if (this.readers.isRead || this.log.hasTrimmedSegments) this.pumpAtEndOfTurn()
   }
 
@@ -298,19 +299,13 @@ export class EventStream implements Mortal, RunTarget, Task {
   #finish(outcome: StreamOutcome, error?: ClientError, finishedAt: number = this.#host.clock.now()): void {
     if (this.isFinished) return
     this.#finishOf = { outcome, error, finishedAt }
-    this.readers.forgetSlice()
-    this.#settleMemory()
+    this.#writer.settle()
+    // An eviction may have to wait for its abort, and the generator appends until then.
+    if (this.#isRemoved) this.#writer.clearIfUnread()
     this.#host.onFinished(this)
     if (this.readers.isRead) this.pumpAtEndOfTurn()
     this.#lifetime.update()
     this.#feeder?.finish(this.#summary(outcome))
-  }
-
-  #settleMemory(): void {
-    this.log.compact()
-    this.#memory.account()
-    // An eviction may have to wait for its abort, and the generator appends until then.
-    if (this.#isRemoved) this.#memory.clearIfUnread()
   }
 
   // Never a payload, a cursor or an epoch: it goes into a log.
@@ -350,7 +345,7 @@ export class EventStream implements Mortal, RunTarget, Task {
 
   // Removed: what nobody reads is not kept, and not followed any more.
   #giveBack(): void {
-    this.#memory.clearIfUnread()
+    this.#writer.clearIfUnread()
     if (!this.isHome && !this.readers.isRead) this.#feeder?.letGo()
   }
 
@@ -386,10 +381,11 @@ export class EventStream implements Mortal, RunTarget, Task {
 
   /** Brings every reader what is new, then lets the producer go on. */
   run(): void {
-    this.readers.pump()
+    // What a reader does with its bytes may finish the stream, and those before it have to be told.
     this.#isFlushQueued = false
+    this.readers.pump()
     this.readers.forgetSlice()
-    this.#memory.release()
+    this.#writer.release()
     this.#feeder?.resume()
   }
 
@@ -407,7 +403,10 @@ export class EventStream implements Mortal, RunTarget, Task {
     const { mirror } = this.readers
     const abort = (): void => this.abort('aborted', 'No client came back in time')
     if (mirror === undefined) return abort()
+    const attached = this.#attached
     mirror.lookForClients(() => {
+      // Since then somebody was here, and the time of those who left counts from then.
+      if (this.#attached !== attached) return
       if (this.hasClients) this.#lifetime.update()
       else abort()
     })

@@ -7,6 +7,8 @@ export interface Mortal {
   readonly isHome: boolean
   readonly isFinished: boolean
   readonly isRemoved: boolean
+  /** Whether it is being filled for somebody who is about to attach. */
+  readonly isLoading: boolean
   /** Whether its generator has not let go. */
   readonly isHeld: boolean
   /** Attached responses in this process. */
@@ -68,7 +70,7 @@ export class Lifetime {
 
   #armTtlTimer(): void {
     this.#disarm()
-    if (this.#stream.clients > 0 || this.#stream.isRemoved) return
+    if (this.#stream.clients > 0 || this.#stream.isRemoved || this.#stream.isLoading) return
     const { ttlMs } = this.#stream.settings
     if (ttlMs > 0) this.#arm(ttlMs, () => this.#stream.expire())
     else this.#stream.expire()

@@ -6,6 +6,7 @@ import { Epochs, streamIdOfEpoch, type Cursor } from './cursor.ts'
 import { RegistryFullError, ShuttingDownError, TooManyClientsError, TooManyStreamsError } from './errors.ts'
 import { EventStream, type StreamHost } from './event-stream.ts'
 import { Heartbeat } from './heartbeat.ts'
+import { logSafely } from './log-safely.ts'
 import type { Entry, Gap } from './replay.ts'
 import type { ClientSettings, RegistrySettings, StreamCall } from './settings.ts'
 import { Shutdown, type ShutdownTarget } from './shutdown.ts'
@@ -37,6 +38,8 @@ export class Registry implements StreamSource, StreamHost, SubscriberHost, Shutd
   readonly #capacity = new Capacity()
   // Removed, but a client still reads or a generator has not let go.
   readonly #departing = new Set<EventStream>()
+  // Whose producer waits for memory that others hold.
+  readonly #starved = new Set<EventStream>()
   readonly #subscribers = new Set<Subscriber>()
   readonly #runningOf = new Map<string | undefined, number>()
   readonly #shutdown: Shutdown
@@ -166,9 +169,11 @@ export class Registry implements StreamSource, StreamHost, SubscriberHost, Shutd
     if (this.isShuttingDown) throw new ShuttingDownError()
     const { whenFull, maxStreamsPerOwner, maxStreams } = this.#settings
     if ((this.#runningOf.get(owner) ?? 0) >= maxStreamsPerOwner) throw new TooManyStreamsError(maxStreamsPerOwner)
-    if (whenFull === 'evict' || this.#capacity.nextFinished() !== undefined) return
-    if (this.size >= maxStreams) throw new RegistryFullError(`maxActiveStreams (${maxStreams}) are running`)
-    if (this.#isOverBudget(0)) throw new RegistryFullError('running streams hold maxTotalBufferBytes')
+    if (whenFull === 'evict') return
+    if (this.size >= maxStreams && this.#capacity.nextFinished() === undefined)
+      throw new RegistryFullError(`maxActiveStreams (${maxStreams}) are running`)
+    if (this.#isOverBudget(0) && this.#isOverBudget(-this.#capacity.finishedBytes))
+      throw new RegistryFullError('running streams hold maxTotalBufferBytes')
   }
 
   // Takes out whoever gives way to the newcomer; those that run are still to be aborted, which calls code of others.
@@ -179,9 +184,10 @@ export class Registry implements StreamSource, StreamHost, SubscriberHost, Shutd
       newcomer.discard()
       throw error
     }
+    const mayAbort = this.#settings.whenFull === 'evict'
     const evicted: EventStream[] = []
     while (this.size >= this.#settings.maxStreams || this.#isOverBudget(0)) {
-      const stream = this.#capacity.nextFinished() ?? this.#capacity.nextRunning()
+      const stream = this.#capacity.nextFinished() ?? (mayAbort ? this.#capacity.nextRunning() : undefined)
       if (stream === undefined) break
       this.#evict(stream)
       if (stream.isHome && !stream.isFinished) evicted.push(stream)
@@ -192,9 +198,10 @@ export class Registry implements StreamSource, StreamHost, SubscriberHost, Shutd
   /**
    * Takes in a stream that runs elsewhere. Only finished streams and other replicas give way to it.
    *
-   * @throws FST_ERR_RSSE_REGISTRY_FULL
+   * @throws FST_ERR_RSSE_SHUTTING_DOWN, FST_ERR_RSSE_REGISTRY_FULL
    */
   addReplica(stream: EventStream): void {
+    if (this.isShuttingDown) throw new ShuttingDownError()
     while (this.size >= this.#settings.maxStreams || this.#isOverBudget(0)) {
       const oldest = this.#capacity.nextFinished()
       if (oldest === undefined) throw new RegistryFullError(`all of the ${this.size} streams here are running`)
@@ -305,6 +312,14 @@ export class Registry implements StreamSource, StreamHost, SubscriberHost, Shutd
   onHeld(deltaBytes: number, deltaEvents: number): void {
     this.#heldBytes += deltaBytes
     this.#heldEvents += deltaEvents
+    if (deltaBytes >= 0 || this.#starved.size === 0) return
+    const starved = [...this.#starved]
+    this.#starved.clear()
+    for (const stream of starved) stream.pumpAtEndOfTurn()
+  }
+
+  onStarved(stream: EventStream): void {
+    this.#starved.add(stream)
   }
 
   onAppended(): void {
@@ -319,6 +334,7 @@ export class Registry implements StreamSource, StreamHost, SubscriberHost, Shutd
   }
 
   onFinished(stream: EventStream): void {
+    this.#starved.delete(stream)
     if (!stream.isRemoved) this.#capacity.place(stream)
     if (!stream.isHome) {
       if (!stream.isRemoved) this.#runningReplicas -= 1
@@ -361,7 +377,7 @@ export class Registry implements StreamSource, StreamHost, SubscriberHost, Shutd
   }
 
   onLeft({ streamId }: EventStream): void {
-    this.#log.debug({ streamId }, 'client left')
+    logSafely(this.#log, 'debug', { streamId }, 'client left')
   }
 
   onStalled(): void {

@@ -109,9 +109,9 @@ export class Subscriber implements ClientReader, Task, Watched {
     this.#hasSeenError = start.hasSeenError
     transport.hold()
     this.#send(openingFrames(this.#stream, entry, start, this.#settings))
-    this.#announce(entry, start)
     // Without control events it cannot be told of the gap; when it comes back it gets a 204.
     if (start.gap !== undefined && !this.#settings.hasControlEvents) return this.truncate()
+    this.#announce(entry, start)
     // What a stream yields in the turn in which it starts goes out in one write with the head. That is the longest that a
     // head waits: what a generator computes before it first awaits holds it up, but like everything else in the process.
     if (entry.arrival === 'attached') this.pump()

@@ -872,3 +872,18 @@ test('a removed stream is held by nobody', async (t) => {
   await collectGarbage()
   t.equal(reference.deref(), undefined)
 })
+
+test('a stream that a reader finishes while it takes its bytes ends for those before it, too', async (t) => {
+  const { stream, feed, attach } = createStream(t)
+  const first = attach(stream)
+  const second = attach(stream)
+  const write = second.transport.writeSlice.bind(second.transport)
+  second.transport.writeSlice = (slice) => {
+    stream.abort('aborted', 'enough')
+    return write(slice)
+  }
+  feed.push('a')
+  await turn()
+  await turn()
+  for (const { transport } of [first, second]) t.match(transport.text, /STREAM_ABORTED/)
+})

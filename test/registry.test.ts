@@ -1,5 +1,8 @@
 import { test } from 'tap'
+import type { Batch } from '../src/event-log.ts'
+import { EventStream } from '../src/event-stream.ts'
 import type { Registry } from '../src/registry.ts'
+import { resolvePluginOptions, resolveStreamCall } from '../src/settings.ts'
 import type { StreamContext } from '../src/stream-source.ts'
 import { createRegistry } from './helpers/create-registry.ts'
 import { Feed } from './helpers/feed.ts'
@@ -544,4 +547,97 @@ test('a cursor finds an unnamed stream on its own route and inside its owner onl
   t.equal(registry.findByCursor(cursor, undefined, 'GET /a'), undefined)
   t.equal(registry.findByCursor({ kind: 'none' }, 'alice', 'GET /a'), undefined)
   t.equal(registry.findByCursor({ kind: 'malformed' }, 'alice', 'GET /a'), undefined)
+})
+
+// ── memory that others hold ──────────────────────────────────────────────────────────────────────────────────────────
+
+const SCARCE = { ...QUIET, maxTotalBufferBytes: 4_096, bufferBytes: 100_000 } as const
+
+test('under whenFull reject a running stream never gives way, also where a finished one is not enough', async (t) => {
+  const { registry, start } = createRegistry(t, { ...SCARCE, whenFull: 'reject' })
+  const [feed, other] = [new Feed(), new Feed()]
+  const large = start(feed.handler, { streamId: 'large' })
+  start(other.handler, { streamId: 'finished' })
+  feed.push('x'.repeat(20_000))
+  await turn()
+  other.end()
+  await turn()
+  t.throws(() => start(new Feed().handler, { streamId: 'b' }), { code: 'FST_ERR_RSSE_REGISTRY_FULL' })
+  await turn()
+  t.notOk(large.isFinished)
+  t.ok(registry.find('finished', undefined), 'nothing was evicted in vain')
+})
+
+test('a producer that waits for memory goes on once another stream gives it back', async (t) => {
+  const { registry, start } = createRegistry(t, SCARCE)
+  const [other, feed] = [new Feed(), new Feed()]
+  const large = start(other.handler, { streamId: 'large' })
+  const waiting = start(feed.handler, { streamId: 'waiting', backpressure: 'slowest' })
+  feed.push('x'.repeat(100))
+  await turn()
+  other.push('x'.repeat(20_000))
+  await turn()
+  feed.push(...Array.from({ length: 9 }, () => 'x'.repeat(100)))
+  await turn()
+  t.ok(waiting.log.lastSequence < 10, 'it waits')
+  other.end()
+  await turn()
+  registry.drop(large)
+  await turn()
+  await turn()
+  t.equal(waiting.log.lastSequence, 10)
+})
+
+// ── replicas ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+function addReplica(registry: Registry): EventStream {
+  const call = resolveStreamCall(undefined, resolvePluginOptions({ bufferTTL: 5_000 }))
+  const settings = { ...call.stream, maxBytes: Infinity, maxEvents: Infinity, backpressure: 'none' } as const
+  const identity = { streamId: 'replica', owner: undefined, epoch: 'e', route: undefined, startedAt: 0 }
+  const stream = new EventStream(identity, settings, registry, { firstSequence: 1 })
+  const feeder = { isWaiting: false, isReleased: false, begin() {}, resume() {}, finish() {}, abort() {}, letGo() {} }
+  stream.follow(feeder)
+  registry.addReplica(stream)
+  return stream
+}
+
+function batchOf(firstSequence: number): Batch {
+  return { firstSequence, frames: Buffer.alloc(6_000, 'x'), lengths: [2_000, 2_000, 2_000] }
+}
+
+test('a replica that is being loaded neither expires nor gives way to its own events', async (t) => {
+  const { registry, clock, start } = createRegistry(t, SCARCE)
+  const feed = new Feed()
+  start(feed.handler, { streamId: 'a' })
+  const replica = addReplica(registry)
+  replica.appendBatch(batchOf(1))
+  feed.push('x'.repeat(1_000))
+  await turn()
+  clock.advance(20_000)
+  replica.appendBatch(batchOf(4))
+  t.equal(registry.find('replica', undefined), replica)
+  replica.onLoaded()
+  clock.advance(5_000)
+  t.equal(registry.find('replica', undefined), undefined, 'nobody came')
+  t.match(registry.stats(), { replicas: 1 }, 'its feeder has not let go')
+})
+
+test('a replica that gives way to its own events leaves nothing behind', async (t) => {
+  const { registry, start } = createRegistry(t, SCARCE)
+  const feed = new Feed()
+  start(feed.handler, { streamId: 'a' })
+  feed.push('x'.repeat(2_000))
+  await turn()
+  const { bufferedBytes, bufferedEvents } = registry.stats()
+  const replica = addReplica(registry)
+  replica.onLoaded()
+  replica.appendBatch(batchOf(1))
+  t.equal(registry.find('replica', undefined), undefined)
+  t.match(registry.stats(), { bufferedBytes, bufferedEvents })
+})
+
+test('after a shutdown has begun nothing is taken in', async (t) => {
+  const { registry } = createRegistry(t, QUIET)
+  void registry.close()
+  t.throws(() => addReplica(registry), { code: 'FST_ERR_RSSE_SHUTTING_DOWN' })
 })
