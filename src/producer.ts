@@ -109,7 +109,7 @@ export class Producer implements Task {
     if (this.#isClosing || this.#sink === undefined) return
     this.#isClosing = true
     this.#frame = undefined
-    this.#context?.runInAsyncScope(() => this.#controller?.abort(reason))
+    this.#abortSignal(reason)
     if (this.#isInStep) return
     // What was never pulled has to be closed all the same; without a call there is nothing to close.
     if (this.#iterator !== undefined) this.#close()
@@ -257,8 +257,13 @@ export class Producer implements Task {
   #failAndClose(error: unknown): false {
     this.#isClosing = true
     this.#sink?.onFailed(error)
+    this.#abortSignal(error)
     this.#close()
     return false
+  }
+
+  #abortSignal(reason: unknown): void {
+    this.#context?.runInAsyncScope(() => this.#controller?.abort(reason))
   }
 
   #close(): void {

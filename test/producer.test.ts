@@ -940,3 +940,15 @@ test('a producer that is done holds neither generator nor handler', async (t) =>
   t.equal(sink.done, 1)
   t.ok(producer.isReleased)
 })
+
+test('the signal aborts where the run fails by what it yielded, and nobody can tell its iterator', async (t) => {
+  let signal: AbortSignal | undefined
+  const { producer, sink } = create((given) => {
+    signal = given
+    return { [Symbol.asyncIterator]: () => ({ next: async () => ({ done: false, value: 'bad' }) }) }
+  })
+  producer.pull()
+  await turn()
+  t.equal(sink.failures.length, 1)
+  t.equal(signal?.aborted, true)
+})
