@@ -4,7 +4,7 @@ import type { Socket } from 'node:net'
 import type { Clock } from './clock.ts'
 import { ReplyNotReturnedError } from './errors.ts'
 import { logSafely } from './log-safely.ts'
-import { isHttp2 } from './transport.ts'
+import { destroyResponse, isHttp2, type RawResponse } from './transport.ts'
 
 /** A reply that was given to Fastify. */
 interface Dispatched {
@@ -27,6 +27,8 @@ export class Dispatcher {
   // One listener per connection, however many requests wait on it.
   readonly #waiting = new WeakMap<Socket, Set<() => void>>()
   readonly #sessions = new Map<ServerHttp2Session, Socket>()
+  // Answers that are whole, and only have to be taken.
+  readonly #ending = new Set<RawResponse>()
 
   /** The answer to a request comes later: it has to be asked of a store first. */
   expect({ request }: FastifyReply): void {
@@ -100,6 +102,17 @@ export class Dispatcher {
     reply.raw.end(body)
   }
 
+  /** A few bytes that no stream watches over: a client that does not take them in time is cut off. */
+  expectEnd({ raw }: FastifyReply, clock: Clock, timeoutMs: number): void {
+    if (raw.destroyed) return
+    const timer = timeoutMs === Infinity ? undefined : clock.setTimer(() => destroyResponse(raw), timeoutMs)
+    this.#ending.add(raw)
+    raw.once('close', () => {
+      this.#ending.delete(raw)
+      if (timer !== undefined) clock.clearTimer(timer)
+    })
+  }
+
   #trackSession(session: ServerHttp2Session | undefined): void {
     if (session === undefined || session.closed || this.#sessions.has(session)) return
     // `session.socket` is a proxy that cannot be destroyed; what its `once` returns is the socket itself.
@@ -109,12 +122,14 @@ export class Dispatcher {
 
   /**
    * Lets the HTTP/2 sessions end that carried our responses; Node 20 keeps a server open for them. A session that has
-   * ended waits for its peer to hang up; one that does not within `timeoutMs` is cut off.
+   * ended waits for its peer to hang up; one that does not within `timeoutMs` is cut off, as is an answer that is not
+   * taken.
    */
   closeSessions(clock: Clock, timeoutMs: number): void {
-    if (this.#sessions.size === 0) return
+    if (this.#sessions.size + this.#ending.size === 0) return
     for (const session of this.#sessions.keys()) session.close()
     const cutOff = (): void => {
+      for (const raw of this.#ending) destroyResponse(raw)
       for (const [session, socket] of this.#sessions) if (session.destroyed) socket.destroy()
     }
     clock.setTimer(cutOff, timeoutMs)

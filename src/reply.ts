@@ -211,8 +211,9 @@ export class Responder {
     })
   }
 
-  #sendWithoutStream({ reply, streamId }: Visit, open: (transport: Transport) => void): FastifyReply {
+  #sendWithoutStream({ reply, streamId, client }: Visit, open: (transport: Transport) => void): FastifyReply {
     const body = new ResponseBody(reply.raw, { open, onDrain: ignore, leave: ignore }, this.#registry.clock)
+    this.#dispatcher.expectEnd(reply, this.#registry.clock, client.stallTimeoutMs)
     return this.#dispatcher.dispatch(withHeaders(reply, streamId), body)
   }
 }

@@ -1,0 +1,39 @@
+import Fastify from 'fastify'
+import { once } from 'node:events'
+import { connect as connectHttp2, type ClientHttp2Stream } from 'node:http2'
+import type { AddressInfo } from 'node:net'
+import t, { type Test } from 'tap'
+import streamPlugin from '../../src/index.ts'
+
+/** A client that takes nothing of an answer which is whole: its stream is gone, and so it is told. */
+async function openStalledAnswer(t: Test, stallTimeout: number) {
+  const fastify = Fastify({ http2: true })
+  t.teardown(() => fastify.close())
+  await fastify.register(streamPlugin, { stallTimeout })
+  fastify.get('/s', (_request, reply) => reply.sseFromGenerator(() => ['a'], { streamId: 's' }))
+  await fastify.listen({ host: '127.0.0.1', port: 0 })
+  const { port } = fastify.server.address() as AddressInfo
+  const session = connectHttp2(`http://127.0.0.1:${port}`, { settings: { initialWindowSize: 0 } })
+  session.on('error', () => {})
+  t.teardown(() => session.destroy())
+  await once(session, 'localSettings')
+  const headers = { ':path': '/s', accept: 'text/event-stream', 'last-event-id': 'BBBBBBBB.1' }
+  const stream: ClientHttp2Stream = session.request(headers)
+  stream.on('error', () => {})
+  const closed = once(stream, 'close').catch(() => {})
+  await once(stream, 'response')
+  return { fastify, closed }
+}
+
+t.test('an answer without a stream that nobody takes is cut off after stallTimeout', async (t) => {
+  const { closed } = await openStalledAnswer(t, 200)
+  await closed
+  t.pass('it is closed')
+})
+
+t.test('an answer without a stream that nobody takes does not hold close()', async (t) => {
+  const { fastify, closed } = await openStalledAnswer(t, Infinity)
+  await fastify.close()
+  await closed
+  t.pass('both are closed')
+})
