@@ -39,6 +39,7 @@ const countOrInfinity: Rule = {
   allowed: 'Use an integer of at least 1, or Infinity.'
 }
 const aFunction: Rule = { isValid: (value) => typeof value === 'function', allowed: 'Use a function.' }
+const aString: Rule = { isValid: (value) => typeof value === 'string', allowed: 'Use a string.' }
 const anything: Rule = { isValid: () => true, allowed: '' }
 const signal: Rule = { isValid: (value) => value instanceof AbortSignal, allowed: 'Use an AbortSignal.' }
 
@@ -99,6 +100,10 @@ export const START_RULES: Rules = {
   map: aFunction,
   onLost: oneOf('end', 'restart')
 }
+
+/** Of those that look a stream up, and of `abort()`. */
+export const LOOK_RULES: Rules = { owner: anything }
+export const ABORT_RULES: Rules = { owner: anything, reason: aString }
 
 export const ATTACH_RULES: Rules = {
   ...CALL_RULES,

@@ -2,6 +2,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import { inspectValue, isRefusal, OptionInvalidError } from './errors.ts'
 import { EventStream } from './event-stream.ts'
 import type { SseInput, StreamOutcome } from './frame.ts'
+import { ABORT_RULES, LOOK_RULES, validate, type Rules } from './option-rules.ts'
 import type { MappedStreamOptions, StreamOptions } from './options.ts'
 import type { Registry } from './registry.ts'
 import { assertHandler, assertOwner, assertStreamId, resolveStreamCall, type PluginSettings } from './settings.ts'
@@ -91,13 +92,12 @@ export class RegistryView implements SseStreams {
   }
 
   get(streamId: string, options?: { owner?: string | undefined }): StreamInfo | undefined {
-    const stream = this.#find(streamId, options?.owner)
+    const stream = this.#find(streamId, ownerOf(options))
     return stream && infoOf(stream)
   }
 
   list(options?: { owner?: string | undefined }): StreamInfo[] {
-    const owner = options?.owner
-    if (owner !== undefined) assertOwner(owner)
+    const owner = ownerOf(options)
     const infos: StreamInfo[] = []
     for (const stream of this.#registry.streams) {
       if (owner === undefined || stream.owner === owner) infos.push(infoOf(stream))
@@ -127,9 +127,8 @@ export class RegistryView implements SseStreams {
 
   abort(streamId: string, options?: { owner?: string | undefined; reason?: string | undefined }): Promise<boolean> {
     return settle(() => {
+      const owner = ownerOf(options, ABORT_RULES)
       const reason = options?.reason ?? DEFAULT_REASON
-      assertReason(reason)
-      const owner = options?.owner
       const stream = this.#find(streamId, owner)
       if (stream?.isHome !== true || stream.isFinished) return this.#shared?.stop({ streamId, owner }) ?? false
       stream.abort('aborted', reason)
@@ -139,7 +138,7 @@ export class RegistryView implements SseStreams {
 
   find(streamId: string, options?: { owner?: string | undefined }): Promise<StreamInfo | undefined> {
     return settle(async () => {
-      const address = { streamId, owner: options?.owner }
+      const address = { streamId, owner: ownerOf(options) }
       const here = this.#find(streamId, address.owner)
       if (this.#shared === undefined || (here?.isHome === true && !here.isFinished)) return here && infoOf(here)
       const stored = await this.#shared.look(address)
@@ -162,13 +161,18 @@ export class RegistryView implements SseStreams {
 
   #find(streamId: string, owner: string | undefined): EventStream | undefined {
     assertStreamId(streamId)
-    if (owner !== undefined) assertOwner(owner)
     return this.#registry.find(streamId, owner)
   }
 }
 
 function settle<T>(act: () => T | Promise<T>): Promise<T> {
   return new Promise((resolve) => resolve(act()))
+}
+
+function ownerOf(options: { owner?: string | undefined } = {}, rules: Rules = LOOK_RULES): string | undefined {
+  validate(options, rules)
+  if (options.owner !== undefined) assertOwner(options.owner)
+  return options.owner
 }
 
 function assertReason(reason: unknown): void {

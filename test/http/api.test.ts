@@ -397,6 +397,19 @@ t.test('stats', async (t) => {
     t.match(streams.stats(), { finished: 0, expired: 1, bufferedEvents: 0, bufferedBytes: 0 })
   })
 
+  t.test('what looks for streams refuses options that it does not know', async (t) => {
+    const { streams } = await startApp(t, () => {})
+    const refused = { code: 'FST_ERR_RSSE_OPTION_INVALID' }
+    const misspelt = { onwer: 'ada' } as object
+    t.throws(() => streams.list(misspelt), refused)
+    t.throws(() => streams.list('ada' as never), refused)
+    t.throws(() => streams.get('s', misspelt), refused)
+    t.throws(() => streams.list({ owner: '' }), { code: 'FST_ERR_RSSE_OWNER_INVALID' })
+    await t.rejects(streams.find('s', misspelt), refused)
+    await t.rejects(streams.abort('s', misspelt), refused)
+    await t.rejects(streams.abort('s', { reason: 5 as never }), refused)
+  })
+
   t.test('balance: what was started runs or has one outcome', async (t) => {
     const { app } = await start(t, { plugin: { maxActiveStreams: 3 } })
     const { streams } = app.at(0)
