@@ -149,13 +149,22 @@ export class Follower implements Feeder {
       this.#wantsRead = false
       const askedAt = this.#store.now()
       const position = this.#positionToSign()
-      const page = await this.#store.read(this.#address, this.stream.log.lastSequence, PAGE_BYTES, position)
+      const page = await this.#read(position)
       if (position !== undefined) this.#signedAt = askedAt
       if (this.#isReleased) return
       if (page === undefined) this.#onMissing()
       else if (page.stream.epoch !== this.stream.epoch) this.#host.onGone(this.stream)
       else if (!this.#takePage(page)) this.#wantsRead = true
       else await this.#judge(page)
+    }
+  }
+
+  async #read(position: number | undefined): Promise<Page | undefined> {
+    try {
+      return await this.#store.read(this.#address, this.stream.log.lastSequence, PAGE_BYTES, position)
+    } catch (error) {
+      if (position !== undefined) this.#wantsSign = true
+      throw error
     }
   }
 

@@ -5,7 +5,7 @@ import { logSafely } from './log-safely.ts'
 import { Mirror, type MirrorHost } from './mirror.ts'
 import type { Registry } from './registry.ts'
 import type { StoreAccess } from './store-access.ts'
-import type { NewLife, StoredStream, StreamAddress } from './store/store.ts'
+import type { NewLife, StreamAddress } from './store/store.ts'
 
 /** The streams that run in this process and are copied into the store. */
 export class Homes implements MirrorHost {
@@ -36,22 +36,15 @@ export class Homes implements MirrorHost {
     return this.#mirrors.has(stream)
   }
 
-  /** Whether the store takes this instance for the home of a stream that never ran: the answer to its creation was lost. */
-  hasOnlyName({ home, finish, epoch }: StoredStream): boolean {
-    if (home !== this.#access.instance || finish !== undefined) return false
-    for (const stream of this.#mirrors.keys()) if (stream.epoch === epoch) return false
-    return true
-  }
-
   /** Somebody on another instance wants a stream of ours stopped. */
   stop({ streamId, owner }: StreamAddress, epoch: string): void {
     const stream = this.#registry.find(streamId, owner)
     if (stream?.epoch === epoch && stream.isHome) this.onStopped(stream)
   }
 
-  /** Says that those live which had nothing to say, and tries again what failed. */
-  beat(): void {
-    for (const mirror of this.#mirrors.values()) mirror.beat()
+  /** Says that those live which had nothing to say for `silenceMs`, and tries again what failed. */
+  beat(silenceMs: number): void {
+    for (const mirror of this.#mirrors.values()) mirror.beat(silenceMs)
   }
 
   /** The store is back. */

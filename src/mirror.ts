@@ -44,8 +44,8 @@ export class Mirror implements MirrorReader, Task {
   #isQueued = false
   #hasFinished = false
   #isRetrying = false
-  // Nothing has been sent since the last round of beats.
-  #isSilent = false
+  // When the store last heard of it, or was to.
+  #saidAt = -Infinity
   #failingSince: number | undefined
   // Where the client of other instances stands that paces the stream.
   #others: number | undefined
@@ -122,10 +122,9 @@ export class Mirror implements MirrorReader, Task {
 
   // ── sending ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** A round of beats: whoever sent nothing since the last one says that it lives, and what failed is tried again. */
-  beat(): void {
-    if (this.#isSilent || this.#isRetrying) void this.#send()
-    this.#isSilent = true
+  /** A round of beats: whoever has been silent for so long says that it lives, and what failed is tried again. */
+  beat(silenceMs: number): void {
+    if (this.#isRetrying || this.#store.now() - this.#saidAt >= silenceMs) void this.#send()
   }
 
   /** The store is back: what failed is tried again at once. */
@@ -170,20 +169,24 @@ export class Mirror implements MirrorReader, Task {
     this.stream.onAdvanced()
   }
 
-  // Only an answer to what is sent from now on tells for sure of clients that have come until now.
   async #exchange(): Promise<void> {
+    const append = this.#next()
+    await this.#ask(append, (answer) => this.#take(answer, append))
+  }
+
+  // Only an answer to what is sent from now on tells for sure of clients that have come until now.
+  async #ask(append: Append, take: (answer: AppendAnswer) => void | Promise<void>): Promise<void> {
     const onKnown = this.#onKnown
     this.#onKnown = undefined
-    this.#isSilent = false
-    const append = this.#next()
+    this.#saidAt = this.#store.now()
+    let isKnown = false
     try {
       const answer = await this.#store.append(this.#address, append)
-      await this.#take(answer, append)
-      if (answer.kind === 'stored') onKnown?.()
+      await take(answer)
+      isKnown = answer.kind === 'stored'
+    } finally {
+      if (isKnown) onKnown?.()
       else this.#onKnown ??= onKnown
-    } catch (error) {
-      this.#onKnown ??= onKnown
-      throw error
     }
   }
 
@@ -193,11 +196,12 @@ export class Mirror implements MirrorReader, Task {
     const lastSequence = this.#storedSequence
     const keep = Math.min(log.firstSequence, lastSequence + 1)
     const beat = { epoch, ttlMs: this.#life.ttlMs, batch: undefined, lastSequence, keep, finish: undefined }
-    const answer = await this.#store.append(this.#address, beat)
-    // Anything else is what the exchange after this learns as well.
-    if (answer.kind !== 'stored') return
-    this.#learnOfClients(answer.pacing)
-    if (answer.isStopped) this.#host.onStopped(this.stream)
+    await this.#ask(beat, (answer) => {
+      // Anything else is what the exchange after this learns as well.
+      if (answer.kind !== 'stored') return
+      this.#learnOfClients(answer.pacing)
+      if (answer.isStopped) this.#host.onStopped(this.stream)
+    })
   }
 
   #next(): Append {
@@ -219,7 +223,7 @@ export class Mirror implements MirrorReader, Task {
   }
 
   async #take(answer: AppendAnswer, { finish }: Append): Promise<void> {
-    if (answer.kind === 'fenced') return this.#lose()
+    if (answer.kind === 'fenced' || this.#isBeyondUs(answer)) return this.#lose()
     if (answer.kind === 'missing') await this.#putBack()
     this.#failingSince = undefined
     this.#isRetrying = false
@@ -230,6 +234,11 @@ export class Mirror implements MirrorReader, Task {
     if (finish !== undefined) return this.#finish()
     this.stream.onAdvanced()
     if (answer.isStopped) this.#host.onStopped(this.stream)
+  }
+
+  // Then it has what another run under our epoch produced.
+  #isBeyondUs(answer: AppendAnswer): boolean {
+    return answer.kind === 'apart' && answer.lastSequence > this.stream.log.lastSequence
   }
 
   // The store has lost it: the whole log goes there again.
@@ -250,6 +259,8 @@ export class Mirror implements MirrorReader, Task {
 
   #learnOfClients(pacing: number | undefined): void {
     const had = this.hasClients
+    // After an outage the clients elsewhere are there, and their instances have yet to say so.
+    if (had && pacing === undefined && !this.#store.isSteady) return
     if (pacing !== this.#others) {
       this.#lookMs = FIRST_LOOK_MS
       this.stream.readers.pace.onOthersMoved()

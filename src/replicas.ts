@@ -33,9 +33,9 @@ export class Replicas implements FollowerHost {
   }
 
   /**
-   * Makes a replica of what the store has.
+   * Makes a replica of what the store has. It may be gone again by the end, if the store has something else by then.
    *
-   * @throws FST_ERR_RSSE_REGISTRY_FULL
+   * @throws FST_ERR_RSSE_SHUTTING_DOWN, FST_ERR_RSSE_REGISTRY_FULL
    */
   async add(address: StreamAddress, page: Page): Promise<EventStream> {
     const { epoch, route, firstSequence, startedAt, pace } = page.stream
@@ -45,7 +45,11 @@ export class Replicas implements FollowerHost {
     stream.follow(follower)
     this.#registry.addReplica(stream)
     this.#followers.set(stream, follower)
-    await follower.load(page)
+    try {
+      await follower.load(page)
+    } finally {
+      stream.onLoaded()
+    }
     return stream
   }
 
@@ -55,8 +59,8 @@ export class Replicas implements FollowerHost {
   }
 
   /**
-   * Waits for an event that a client has seen already. Its home delivers it before the store has it, and the client may
-   * come here milliseconds later.
+   * Waits for an event that a client has seen already, or for the end (`Infinity`). Its home delivers it before the store
+   * has it, and the client may come here milliseconds later.
    */
   async waitFor(stream: EventStream, sequence: number, until: number): Promise<void> {
     const follower = this.#followers.get(stream)

@@ -32,10 +32,14 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
   // One question per name is under way at a time, whoever asks.
   readonly #asking = new Map<string, Promise<unknown>>()
   readonly #fetching = new Map<string, Promise<Sought>>()
+  // Taken back, or about to be.
+  readonly #discarding = new Set<Promise<void>>()
+  readonly #unrun = new UnrunLives()
   // When a finished copy was last known to be what the store has.
   readonly #checkedAt = new WeakMap<EventStream, number>()
   #pollTimer: Timer | undefined
   #beatTimer: Timer | undefined
+  #signTimer: Timer | undefined
   #isClosed = false
 
   constructor(store: StreamStore, registry: Registry, settings: StreamSettings, clock: Clock, log: FastifyBaseLogger) {
@@ -53,6 +57,7 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
     await this.#store.open(this)
     this.#poll()
     this.#beat()
+    this.#signAll()
   }
 
   // ── find and start ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -85,6 +90,8 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
       if (here !== undefined && !(replacesLost && here.outcome === 'lost')) return { stream: here, isNew: false }
       const found = await this.#once(address, () => this.#start({ ...request, epoch }, address, replacesLost))
       if (found !== undefined) return found
+      // The store may have a record whose log it has lost: its home puts it back, or it is free after a lease.
+      await this.#pause()
     }
   }
 
@@ -95,7 +102,7 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
       const address = { streamId: call.streamId, owner }
       const there = this.#findHere(address, NO_CURSOR) ?? (await this.look(address))
       if (there instanceof EventStream) return there
-      if (there !== undefined && !this.#homes.hasOnlyName(there)) return there
+      if (there !== undefined && !this.#isUnrun(there)) return there
     }
     const { stream } = await this.findOrStart(request, false)
     return stream
@@ -128,7 +135,7 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
     for (;;) {
       const stream = await (this.#fetching.get(keyOf(address.streamId, address.owner)) ?? this.#fetchInTurn(address))
       if (stream === undefined || !isAhead(stream, cursor)) return stream
-      await this.#replicas.waitFor(stream, cursor.sequence, until)
+      await this.#replicas.waitFor(stream, cursor.kind === 'position' ? cursor.sequence : Infinity, until)
       // One that nobody reads is let go meanwhile.
       if (!stream.isRemoved) return stream
     }
@@ -188,13 +195,15 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
       return { stream, isNew: false }
     }
     const life = this.#lifeOf(request)
+    this.#unrun.add(life.epoch)
     let answer = await this.#access.create(address, life)
     if (answer.kind === 'there' && replacesLost && answer.stream.finish?.outcome === 'lost') {
       answer = await this.#access.create(address, life, answer.stream.epoch)
     }
     if (answer.kind === 'made') return this.#run(request, address, life)
     const { stream } = answer
-    if (this.#homes.hasOnlyName(stream)) {
+    if (stream.epoch !== life.epoch) this.#unrun.delete(life.epoch)
+    if (this.#isUnrun(stream)) {
       const { epoch, startedAt } = stream
       return this.#run(request, address, { ...life, epoch, startedAt })
     }
@@ -210,8 +219,10 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
       if (old?.isFinished === true) this.#registry.drop(old)
       const { epoch, startedAt } = life
       const found = this.#registry.findOrStart({ ...request, epoch, startedAt })
-      if (found.isNew) this.#homes.add(found.stream, life)
-      else this.#discard(address, life)
+      if (found.isNew) {
+        this.#unrun.delete(epoch)
+        this.#homes.add(found.stream, life)
+      } else this.#discard(address, life)
       return found
     } catch (error) {
       this.#discard(address, life)
@@ -221,7 +232,33 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
 
   // Where no answer comes, the life stays in the store without a beat: it is ours at the next request, or lost after a lease.
   #discard(address: StreamAddress, { epoch }: NewLife): void {
-    this.#access.discard(address, epoch).catch(() => {})
+    const discarding = this.#access
+      .discard(address, epoch)
+      .then(
+        () => this.#unrun.delete(epoch),
+        () => {}
+      )
+      .finally(() => this.#discarding.delete(discarding))
+    this.#discarding.add(discarding)
+  }
+
+  // The store takes this instance for the home of a stream that never ran.
+  #isUnrun({ home, finish, epoch }: StoredStream): boolean {
+    return home === this.#access.instance && finish === undefined && this.#unrun.has(epoch)
+  }
+
+  async #settle(calls: Promise<unknown>[], until: number): Promise<void> {
+    if (calls.length === 0) return
+    let timer: Timer | undefined
+    const timeUp = new Promise<void>((resolve) => {
+      timer = this.#clock.setTimer(resolve, Math.max(0, until - this.#clock.now()), true)
+    })
+    await Promise.race([Promise.allSettled(calls), timeUp])
+    if (timer !== undefined) this.#clock.clearTimer(timer)
+  }
+
+  async #pause(): Promise<void> {
+    await new Promise<void>((resolve) => this.#clock.setTimer(resolve, PAUSE_MS, true))
   }
 
   #lifeOf({ call, route, epoch }: StartRequest): NewLife {
@@ -243,7 +280,7 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
       if (!here.isRemoved && (this.#homes.has(here) || page?.stream.epoch === here.epoch)) {
         this.#checkedAt.set(here, this.#clock.now())
         if (page !== undefined) await this.#replicas.update(here, page)
-        return here
+        if (!here.isRemoved) return here
       }
       this.#registry.drop(here)
       // What was read begins where this one ended.
@@ -251,6 +288,7 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
     }
     if (page === undefined) return undefined
     const stream = await this.#replicas.add(address, page)
+    if (stream.isRemoved) return this.#fetch(address)
     this.#checkedAt.set(stream, this.#clock.now())
     return stream
   }
@@ -270,6 +308,7 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
 
   onReturn(): void {
     this.#homes.retry()
+    this.#signClients()
     this.#replicas.poll()
   }
 
@@ -288,23 +327,60 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
     this.#pollTimer = this.#clock.setTimer(() => this.#poll(), this.#store.pollMs * (0.5 + Math.random()))
   }
 
+  // Rounds are short, so that no home is silent for much longer than a quarter of a lease, whenever it spoke last.
   #beat(): void {
-    this.#homes.beat()
-    for (const stream of this.#registry.streams) if (stream.clients > 0) this.#sign(stream)
-    this.#beatTimer = this.#clock.setTimer(() => this.#beat(), this.#access.leaseMs / 3)
+    this.#homes.beat(this.#access.leaseMs / 4)
+    this.#beatTimer = this.#clock.setTimer(() => this.#beat(), this.#access.leaseMs / 12)
+  }
+
+  #signAll(): void {
+    this.#signClients()
+    this.#signTimer = this.#clock.setTimer(() => this.#signAll(), this.#access.leaseMs / 3)
+  }
+
+  // Those of streams that are not found any more, too.
+  #signClients(): void {
+    for (const stream of this.#registry.allStreams()) if (stream.clients > 0) this.#sign(stream)
   }
 
   /** Brings the store what it does not have yet, and lets go of it; takes at most about `timeoutMs`. */
   async close(timeoutMs: number): Promise<void> {
     if (this.#isClosed) return
     this.#isClosed = true
-    for (const timer of [this.#pollTimer, this.#beatTimer]) if (timer !== undefined) this.#clock.clearTimer(timer)
+    for (const timer of [this.#pollTimer, this.#beatTimer, this.#signTimer]) {
+      if (timer !== undefined) this.#clock.clearTimer(timer)
+    }
     const until = this.#clock.now() + timeoutMs
     this.#replicas.close()
     await this.#homes.close(timeoutMs)
+    // A life that is being entered for nobody is taken back.
+    await this.#settle([...this.#asking.values()], until)
+    await this.#settle([...this.#discarding], until)
     await this.#store.close(Math.max(0, until - this.#clock.now()))
   }
 }
+
+/** Lives that this instance has entered in the store, or may have, and whose handler it has not called. */
+class UnrunLives {
+  readonly #epochs = new Set<string>()
+
+  add(epoch: string): void {
+    this.#epochs.add(epoch)
+    // In a long outage every request leaves one. What is forgotten is lost after a lease, like that of a dead home.
+    if (this.#epochs.size > MAX_UNRUN) this.#epochs.delete(this.#epochs.values().next().value as string)
+  }
+
+  delete(epoch: string): void {
+    this.#epochs.delete(epoch)
+  }
+
+  has(epoch: string): boolean {
+    return this.#epochs.has(epoch)
+  }
+}
+
+const MAX_UNRUN = 10_000
+const PAUSE_MS = 50
 
 // What clients elsewhere move on by before they tell: half of what is read ahead of them.
 const SIGN_SHARE = 2 * READ_AHEAD_SHARE
@@ -320,12 +396,9 @@ function stateOf({ epoch, firstSequence, lastSequence, finish }: StoredStream): 
   return { outcome: finish?.outcome, isFinished: window.isFinished, window }
 }
 
-function isAhead(stream: EventStream, cursor: Cursor): cursor is Cursor & { readonly kind: 'position' } {
-  return (
-    cursor.kind === 'position' &&
-    cursor.epoch === stream.epoch &&
-    !stream.isHome &&
-    !stream.isFinished &&
-    cursor.sequence > stream.log.lastSequence
-  )
+// Whether the client has seen more of this replica than there is, or its end.
+function isAhead(stream: EventStream, cursor: Cursor): boolean {
+  if (cursor.kind !== 'position' && cursor.kind !== 'terminal') return false
+  if (cursor.epoch !== stream.epoch || stream.isHome || stream.isFinished) return false
+  return cursor.kind === 'terminal' || cursor.sequence > stream.log.lastSequence
 }

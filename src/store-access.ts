@@ -21,11 +21,12 @@ export class StoreAccess {
   readonly instance: string
   readonly #store: StreamStore
   readonly #clock: Clock
-  #troubledAt = -Infinity
+  #troubledAt: number
 
   constructor(store: StreamStore, clock: Clock) {
     this.#store = store
     this.#clock = clock
+    this.#troubledAt = clock.now()
     this.leaseMs = store.leaseMs
     this.instance = store.instance
   }
@@ -37,7 +38,7 @@ export class StoreAccess {
   /**
    * Whether a beat that is a lease old means a dead home. After an outage followers are back before the home is, and would
    * declare every healthy stream lost: only who had prompt answers for a whole lease may judge. Who asked for nothing
-   * meanwhile learns of the outage by what the store asks for itself.
+   * meanwhile learns of the outage by what the store asks for itself, and who has just begun knows of none.
    */
   get isSteady(): boolean {
     return this.now() - Math.max(this.#troubledAt, this.#store.failedAt) >= this.leaseMs

@@ -55,21 +55,23 @@ export class RedisStore implements StreamStore {
       clock,
       timeoutMs,
       maxPauseMs: this.pollMs,
-      onMessage: (channel: string, message: Buffer): void => this.#subscriptions.onMessage(channel, message),
-      onFailure: (error: Error): void => this.#onFailure(error)
+      onMessage: (channel: string, message: Buffer): void => this.#subscriptions.onMessage(channel, message)
     }
     this.#commands = new Link({
       ...common,
       make: (events) => maker.commands(events, timeoutMs),
       prepare: (connection) => this.#probe(connection),
-      onUp: () => this.#onUp()
+      onUp: () => this.#onUp(),
+      onFailure: (error) => this.#onFailure(error)
     })
     this.#news = new Link({
       ...common,
       make: async (events) => maker.subscriptions(events, timeoutMs, await this.#commands.connection),
       prepare: (connection) => this.#prepareNews(connection),
       // Those who listen are told one by one.
-      onUp: () => {}
+      onUp: () => {},
+      // Without news everything goes on, later.
+      onFailure: (error) => this.#report(error)
     })
     this.#subscriptions = new Subscriptions(this.#news)
   }
@@ -95,7 +97,7 @@ export class RedisStore implements StreamStore {
 
   async create(address: StreamAddress, life: NewLife, replaces = ''): Promise<CreateAnswer> {
     const { epoch, ttlMs, startedAt, pace, route } = life
-    const args = [epoch, this.instance, ttlMs, Math.floor(startedAt), replaces, writePace(pace)]
+    const args = [epoch, this.instance, this.leaseMs, ttlMs, Math.floor(startedAt), replaces, writePace(pace)]
     const { kind, parts } = await this.#run(CREATE, address, route === undefined ? args : [...args, route])
     return kind === 'made' ? { kind } : { kind: 'there', stream: readStream(parts.list()) }
   }
@@ -231,6 +233,10 @@ export class RedisStore implements StreamStore {
 
   #onFailure(error: Error): void {
     this.#failedAt = this.#clock.now()
+    this.#report(error)
+  }
+
+  #report(error: Error): void {
     if (this.#isClosed) return
     const verdict = verdictOf(error, this.#prefix)
     // `open()` rejects with it.

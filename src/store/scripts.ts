@@ -64,10 +64,14 @@ end
 
 /** Enters a life. `replaces` is the epoch of a lost one, or ''; `pace` how it is paced, or ''; a stream with a name has no route. */
 export const CREATE: Script = script(`${RECORD}
-local epoch, home, ttlMs, startedAt, replaces, pace, route = unpack(ARGV)
+local epoch, home, leaseMs, ttlMs, startedAt, replaces, pace, route = unpack(ARGV)
 
+-- A home that lives puts a lost log back with its next beat.
+local function isVoid()
+  return (m.outcome or now - beatAt > tonumber(leaseMs)) and hasLostItsLog()
+end
 local isReplaced = m.outcome == 'lost' and m.epoch == replaces
-if isThere and not isReplaced and not (m.outcome and hasLostItsLog()) then return { 'there', state() } end
+if isThere and not isReplaced and not isVoid() then return { 'there', state() } end
 redis.call('XRANGE', KEYS[2], '0', '0') -- fails for a key that is not ours
 redis.call('HSET', KEYS[1], 'format', '${FORMAT}')
 redis.call('DEL', KEYS[1], KEYS[2])

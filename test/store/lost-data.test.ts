@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import t from 'tap'
 import { eventually } from '../helpers/eventually.ts'
 import { LEASE_MS, startInstances, startTwo, untilStored, type Instance } from '../helpers/instances.ts'
@@ -164,4 +165,43 @@ if (hasRedis(t)) {
     assertWhole(t, atHome, 4)
     await eventually('the operator is told', () => home.log.with('stream not shared').length === 1)
   })
+
+  t.test('a home dies, and then the log of its stream is evicted: after a lease the name is free', async (t) => {
+    const redis = await RedisServer.start(t)
+    const [home, other] = await startTwo(t, redis)
+    await home.ask('start', 'a')
+    await home.ask('append', 'a', 3)
+    await untilStored(other, 'a', 3)
+    await home.kill()
+    await redis.command('DEL', ...(await keysOf(redis, ':l')))
+    await other.ask('append', 'a', 2)
+    const client = new ResumingClient(t, () => other.port, '/named/a')
+    await client.waitForData(2)
+    t.same(await other.ask('runs', 'a'), { runs: 1, closed: 0 })
+    t.equal(other.errors, '')
+  })
+
+  t.test(
+    'a stream that ended, and was forgotten, while the store was away is never run again as the same one',
+    async (t) => {
+      const redis = await RedisServer.start(t)
+      const [home, other] = await startTwo(t, redis, { plugin: { bufferTTL: 0 } })
+      const atHome = new ResumingClient(t, () => home.port, '/named/a')
+      await home.ask('append', 'a', 3)
+      await atHome.waitForData(3)
+      await untilStored(other, 'a', 3)
+      redis.hang()
+      await home.ask('append', 'a', 2)
+      await home.ask('finish', 'a')
+      await atHome.waitForEnd()
+      await eventually('it is forgotten', async () => (await home.ask('get', 'a')) === undefined)
+      await delay(1.5 * LEASE_MS)
+      redis.goOn()
+      const again = new ResumingClient(t, () => home.port, '/named/a')
+      await again.waitForEnd()
+      t.ok(again.told.includes('stream-error'), 'the store has only a part of it')
+      t.equal((await home.ask('runs', 'a')).runs, 1)
+      t.equal(home.errors, '')
+    }
+  )
 }
