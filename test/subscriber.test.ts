@@ -142,7 +142,7 @@ test('without control events an end is an id and a clean end, anything else a cu
 })
 
 test('without control events a gap that appears until the body starts is a cut', async (t) => {
-  const { start, attach } = createRegistry(t, { ...NEVER, controlEvents: false, bufferSize: 1 })
+  const { registry, start, attach } = createRegistry(t, { ...NEVER, controlEvents: false, bufferSize: 1 })
   const feed = new Feed()
   const stream = start(feed.handler, { streamId: 'a', backpressure: 'none' })
   const client = attach(stream, { opens: false })
@@ -153,6 +153,7 @@ test('without control events a gap that appears until the body starts is a cut',
   t.equal(client.transport.outcome, 'truncated')
   t.strictSame(client.transport.data, [])
   t.equal(client.transport.lastEventId, `${stream.epoch}.0`, 'it confirms nothing')
+  t.match(registry.stats(), { gaps: 0, replayedEvents: 0 })
 })
 
 test('leaving is idempotent', async (t) => {

@@ -67,6 +67,19 @@ t.test('bufferSize: so many events are retained, and not one more', async (t) =>
   t.match(one.fastify.sseStreams.get('s'), { firstSequence: 2, bufferedEvents: 1 })
 })
 
+t.test('maxTotalBufferBytes: what all logs hold stays under it, the oldest finished streams give way', async (t) => {
+  const maxTotalBufferBytes = 64 * 1024
+  const { fastify } = await startApp(t, () => {}, { plugin: { maxTotalBufferBytes } })
+  const { sseStreams } = fastify
+  for (let index = 0; index < 100; index++) {
+    await sseStreams.start(() => [frame(4_000)], { streamId: `s${index}` })
+    await eventually('it has finished', () => sseStreams.get(`s${index}`)?.state === 'finished')
+    t.ok(sseStreams.stats().bufferedBytes <= maxTotalBufferBytes)
+  }
+  t.equal(sseStreams.get('s0'), undefined)
+  t.ok(sseStreams.size > 10, `${sseStreams.size} are retained`)
+})
+
 t.test('limits of one: everything still works, with a gap for whoever comes late', async (t) => {
   const plugin = { bufferSize: 1, maxActiveStreams: 1, maxClientsPerStream: 1, maxTotalBufferBytes: 1 }
   const app = await startYielding(t, ['1', '2'], {}, plugin)

@@ -71,7 +71,7 @@ export class AllStreams implements SseStreams {
 
   /** Asked at an instance that does not run it. */
   async abort(streamId: string, options?: Options): Promise<boolean> {
-    return this.#elsewhere(streamId, options).abort(streamId, options)
+    return this.#elsewhere(streamId, { owner: options?.owner }).abort(streamId, options)
   }
 
   #elsewhere(streamId: string, options?: Options): SseStreams {

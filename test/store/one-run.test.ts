@@ -107,4 +107,17 @@ if (hasRedis(t)) {
       t.match(await home.ask('stats'), { completed: 1, lost: 0 })
     })
   }
+
+  t.test('a life that is being entered while its instance closes is taken back', async (t) => {
+    const redis = await RedisServer.start(t)
+    const proxy = await RedisProxy.start(t, redis.port)
+    const [home, other] = await startTwo(t, redis, { ports: [proxy.port] })
+    proxy.strike(CREATE, { lateMs: LEASE_MS / 6 })
+    const refused = fetch(`http://127.0.0.1:${home.port}/named/a`, { headers: { accept: 'text/event-stream' } })
+    await eventually('the answer is late', () => proxy.struck > 0)
+    await home.ask('close')
+    await refused.then((response) => response.body?.cancel()).catch(() => {})
+    t.equal(await other.ask('find', 'a'), undefined)
+    t.equal(home.errors, '')
+  })
 }
