@@ -55,7 +55,8 @@ export class Responder {
     assertHandler(handler)
     const { request } = reply
     const call = resolveStreamCall(options, this.#settings)
-    if (call.signal !== undefined && call.signal === request.signal) throw requestSignalError()
+    // Fastify 5.7 has none yet.
+    if (call.signal !== undefined && 'signal' in request && call.signal === request.signal) throw requestSignalError()
     const owner = this.#ownerOf(request, call.owner)
     const { streamId, from, client } = call
     const route = streamId === undefined ? `${request.method} ${request.routeOptions.url}` : undefined

@@ -38,7 +38,8 @@ export class ResponseBody extends Readable {
     // Whoever set it, it is not known; the response would end after so many bytes.
     this.#response.removeHeader('content-length')
     // With trailers Fastify ends the response itself, once the payload has ended.
-    const endWithTrailers = options?.end === false ? (): void => void this.emit('end') : undefined
+    const hasTrailers = options?.end === false || this.#hasTrailersOfFastify57
+    const endWithTrailers = hasTrailers ? (): void => void this.emit('end') : undefined
     this.#source.open(new ResponseTransport(this.#response, this.#source.onDrain, this.#clock, endWithTrailers))
     // From here on the response is ours. Fastify waits for the end of the payload, and would log every client that leaves
     // as an error and destroy a truncated response under its last bytes.
@@ -46,6 +47,11 @@ export class ResponseBody extends Readable {
     this.emit('end')
     this.removeAllListeners()
     return destination
+  }
+
+  // It says so by no option of `pipe()`: beside the listener that every payload has, one waits for the end to send them.
+  get #hasTrailersOfFastify57(): boolean {
+    return this.#response.hasHeader('trailer') && this.listenerCount('end') > 1
   }
 
   override _read(): void {

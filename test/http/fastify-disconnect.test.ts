@@ -127,6 +127,7 @@ t.test('pipelined requests', async (t) => {
     t.equal(app.streams.stats().clients, 0)
   })
 
+  // On Node 20 its response never closes; the socket tells.
   t.test('a stream whose turn has not come leaves with the connection', async (t) => {
     const { app, untilClients } = await start(t)
     const { socket, until } = openSocket(t, app.port)

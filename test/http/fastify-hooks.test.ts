@@ -119,12 +119,15 @@ t.test("a route's handlerTimeout does not cut a stream", async (t) => {
   const gate = new StepGate()
   const app = await startApp(t, (fastify) => {
     const options = { handlerTimeout: 30 }
+    fastify.get('/knows-timeouts', (request, reply) => reply.send('signal' in request))
     fastify.get('/', options, (_, reply) => reply.sseFromGenerator(numbers(1, gate)))
     fastify.get('/silent', options, async () => new Promise(() => {}))
     fastify.get('/async', options, async (_, reply) => {
       reply.sseFromGenerator(numbers(1, gate))
     })
   })
+  // Fastify 5.7 has neither `request.signal` nor `handlerTimeout`.
+  if ((await app.fastify.inject('/knows-timeouts')).body !== 'true') return
   const clients = await Promise.all([app.open('/'), app.open('/async')])
   // The timers of the streams are older than the one that answers here.
   t.equal((await app.open('/silent')).status, 503)
@@ -494,6 +497,7 @@ t.test("a stream leaves no listener on a user's signal", async (t) => {
   t.equal(getEventListeners(signal, 'abort').length, 0)
 })
 
+// From some version after 5.7 on Fastify pipes with `end: false`; before, it sends them at the `end` of the payload.
 t.test('trailers follow the last event', async (t) => {
   const app = await startApp(t, (fastify) => {
     fastify.get('/', (_, reply) => {
