@@ -11,7 +11,9 @@ import { keyOf, type ClientsObserver, type Registry } from './registry.ts'
 import { endOf } from './replay.ts'
 import { Replicas } from './replicas.ts'
 import type { StreamSettings } from './settings.ts'
+import { settledWithin } from './settled-within.ts'
 import { StoreAccess } from './store-access.ts'
+import { UnrunLives } from './unrun-lives.ts'
 import { isReached, type Found, type Sought, type StartRequest, type StreamSource } from './stream-source.ts'
 import type { NewLife, Page, StoredPace, StoredStream, StoreHost, StreamAddress, StreamStore } from './store/store.ts'
 
@@ -90,8 +92,6 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
       if (here !== undefined && !(replacesLost && here.outcome === 'lost')) return { stream: here, isNew: false }
       const found = await this.#once(address, () => this.#start({ ...request, epoch }, address, replacesLost))
       if (found !== undefined) return found
-      // The store may have a record whose log it has lost: its home puts it back, or it is free after a lease.
-      await this.#pause()
     }
   }
 
@@ -208,7 +208,10 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
       return this.#run(request, address, { ...life, epoch, startedAt })
     }
     const found = await this.#fetch(address)
-    return found !== undefined && isWanted(found) ? { stream: found, isNew: false } : undefined
+    if (found !== undefined && isWanted(found)) return { stream: found, isNew: false }
+    // The store may have a record whose log it has lost: its home puts it back, or it is free after a lease.
+    await this.#pause()
+    return undefined
   }
 
   // Where the handler throws, or there is no room any more, it is as if nothing had been asked.
@@ -245,16 +248,6 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
   // The store takes this instance for the home of a stream that never ran.
   #isUnrun({ home, finish, epoch }: StoredStream): boolean {
     return home === this.#access.instance && finish === undefined && this.#unrun.has(epoch)
-  }
-
-  async #settle(calls: Promise<unknown>[], until: number): Promise<void> {
-    if (calls.length === 0) return
-    let timer: Timer | undefined
-    const timeUp = new Promise<void>((resolve) => {
-      timer = this.#clock.setTimer(resolve, Math.max(0, until - this.#clock.now()), true)
-    })
-    await Promise.race([Promise.allSettled(calls), timeUp])
-    if (timer !== undefined) this.#clock.clearTimer(timer)
   }
 
   async #pause(): Promise<void> {
@@ -354,32 +347,13 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
     this.#replicas.close()
     await this.#homes.close(timeoutMs)
     // A life that is being entered for nobody is taken back.
-    await this.#settle([...this.#asking.values()], until)
-    await this.#settle([...this.#discarding], until)
+    await settledWithin(this.#asking.values(), until - this.#clock.now(), this.#clock)
+    await settledWithin(this.#discarding, until - this.#clock.now(), this.#clock)
     await this.#store.close(Math.max(0, until - this.#clock.now()))
   }
 }
 
-/** Lives that this instance has entered in the store, or may have, and whose handler it has not called. */
-class UnrunLives {
-  readonly #epochs = new Set<string>()
-
-  add(epoch: string): void {
-    this.#epochs.add(epoch)
-    // In a long outage every request leaves one. What is forgotten is lost after a lease, like that of a dead home.
-    if (this.#epochs.size > MAX_UNRUN) this.#epochs.delete(this.#epochs.values().next().value as string)
-  }
-
-  delete(epoch: string): void {
-    this.#epochs.delete(epoch)
-  }
-
-  has(epoch: string): boolean {
-    return this.#epochs.has(epoch)
-  }
-}
-
-const MAX_UNRUN = 10_000
+// How long until a record that cannot be read is looked at again.
 const PAUSE_MS = 50
 
 // What clients elsewhere move on by before they tell: half of what is read ahead of them.

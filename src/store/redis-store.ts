@@ -1,5 +1,6 @@
 import type { Clock, Timer } from '../clock.ts'
 import { StoreInvalidError, StoreUnavailableError } from '../errors.ts'
+import { settledWithin } from '../settled-within.ts'
 import { homeChannel, nameOf, placeOf, probePlace, type Place } from './address.ts'
 import { messageOf, replyCode, toError, type Connection, type ConnectionMaker } from './connection.ts'
 import { Link } from './link.ts'
@@ -174,14 +175,7 @@ export class RedisStore implements StreamStore {
   async close(timeoutMs: number): Promise<void> {
     if (this.#isClosed) return
     this.#isClosed = true
-    if (this.#underWay.size > 0) {
-      let timer: Timer | undefined
-      const timeUp = new Promise<void>((resolve) => {
-        timer = this.#clock.setTimer(resolve, timeoutMs, true)
-      })
-      await Promise.race([Promise.allSettled(this.#underWay), timeUp])
-      if (timer !== undefined) this.#clock.clearTimer(timer)
-    }
+    await settledWithin(this.#underWay, timeoutMs, this.#clock)
     this.#end()
   }
 
