@@ -5,19 +5,26 @@ import type { AddressInfo } from 'node:net'
 import t, { type Test } from 'tap'
 import streamPlugin from '../../src/index.ts'
 
-/** A client that takes nothing of an answer which is whole: its stream is gone, and so it is told. */
-async function openStalledAnswer(t: Test, stallTimeout: number) {
+/** A client that takes nothing of its answer: that its stream is gone, or the first event of one that runs. */
+async function openStalledAnswer(t: Test, stallTimeout: number, path: '/gone' | '/running' = '/gone') {
   const fastify = Fastify({ http2: true })
   t.teardown(() => fastify.close())
   await fastify.register(streamPlugin, { stallTimeout })
-  fastify.get('/s', (_request, reply) => reply.sseFromGenerator(() => ['a'], { streamId: 's' }))
+  fastify.get('/gone', (_request, reply) => reply.sseFromGenerator(() => ['a'], { streamId: 's' }))
+  fastify.get('/running', (_request, reply) =>
+    reply.sseFromGenerator(async function* (signal) {
+      yield 'a'
+      await once(signal, 'abort')
+    })
+  )
   await fastify.listen({ host: '127.0.0.1', port: 0 })
   const { port } = fastify.server.address() as AddressInfo
   const session = connectHttp2(`http://127.0.0.1:${port}`, { settings: { initialWindowSize: 0 } })
   session.on('error', () => {})
   t.teardown(() => session.destroy())
   await once(session, 'localSettings')
-  const headers = { ':path': '/s', accept: 'text/event-stream', 'last-event-id': 'BBBBBBBB.1' }
+  const cursor = path === '/gone' ? { 'last-event-id': 'BBBBBBBB.1' } : {}
+  const headers = { ':path': path, accept: 'text/event-stream', ...cursor }
   const stream: ClientHttp2Stream = session.request(headers)
   stream.on('error', () => {})
   const closed = once(stream, 'close').catch(() => {})
@@ -36,4 +43,10 @@ t.test('an answer without a stream that nobody takes does not hold close()', asy
   await fastify.close()
   await closed
   t.pass('both are closed')
+})
+
+t.test('a stream of which nobody takes a byte is cut off after stallTimeout', async (t) => {
+  const { fastify, closed } = await openStalledAnswer(t, 200, '/running')
+  await closed
+  t.match(fastify.sseStreams.stats(), { clients: 0, stalledClients: 1 })
 })
