@@ -1,5 +1,5 @@
 import type { FastifyBaseLogger } from 'fastify'
-import { inspectValue, isRefusal, OptionInvalidError } from './errors.ts'
+import { isRefusal } from './errors.ts'
 import { EventStream } from './event-stream.ts'
 import type { SseInput, StreamOutcome } from './frame.ts'
 import { ABORT_RULES, LOOK_RULES, validate, type Rules } from './option-rules.ts'
@@ -106,7 +106,7 @@ export class RegistryView implements SseStreams {
   }
 
   abortAll(reason: string = DEFAULT_REASON): number {
-    assertReason(reason)
+    validate({ reason }, ABORT_RULES)
     return this.#registry.abortAll(reason)
   }
 
@@ -173,10 +173,6 @@ function ownerOf(options: { owner?: string | undefined } = {}, rules: Rules = LO
   validate(options, rules)
   if (options.owner !== undefined) assertOwner(options.owner)
   return options.owner
-}
-
-function assertReason(reason: unknown): void {
-  if (typeof reason !== 'string') throw new OptionInvalidError('reason', inspectValue(reason), 'Use a string.')
 }
 
 function infoOfStored(address: StreamAddress, stored: StoredStream, here: EventStream | undefined): StreamInfo {
