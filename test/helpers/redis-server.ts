@@ -109,6 +109,15 @@ export class RedisServer {
     }
   }
 
+  /**
+   * Resolves when its only replica has what has been written here until now. `WAIT` would not do: it waits for what was
+   * written by the connection that asks.
+   */
+  async replicated(): Promise<void> {
+    const written = offsetIn(await this.command('INFO', 'replication'), /master_repl_offset:(\d+)/)
+    while (!(offsetIn(await this.command('INFO', 'replication'), /slave0:.*offset=(\d+)/) >= written)) await delay(20)
+  }
+
   async #accepts(): Promise<boolean> {
     if (this.#process?.exitCode !== null) throw new Error(`${this.#program} does not start`)
     try {
@@ -134,6 +143,10 @@ export function hasRedis(t: Test): boolean {
   if (process.env['CI'] === 'true') t.fail(message)
   else t.comment(`SKIPPED: ${message}`)
   return false
+}
+
+function offsetIn(info: string, pattern: RegExp): number {
+  return Number(pattern.exec(info)?.[1])
 }
 
 function createFolder(): string {

@@ -292,9 +292,12 @@ export function testStoreContract(t: Test, createStore: CreateStore): void {
     await delay(30)
     const before = await home.read(address, 0, 0)
     t.ok(Number(before?.stream.beatAgeMs) >= 20)
-    await home.append(address, beatOf('life-1', 0))
-    const after = await home.read(address, 0, 0)
-    t.ok(Number(after?.stream.beatAgeMs) < Number(before?.stream.beatAgeMs))
+    // One that is as late as a busy machine makes it may be as old.
+    await eventually('it is younger', async () => {
+      await home.append(address, beatOf('life-1', 0))
+      const after = await home.read(address, 0, 0)
+      return Number(after?.stream.beatAgeMs) < Number(before?.stream.beatAgeMs)
+    })
   })
 
   t.test('a stream ends with its last batch', async (t) => {

@@ -31,7 +31,7 @@ test('a Sentinel leads to the server that took over', async (t) => {
   )
   while (!(await replica.command('INFO', 'replication')).includes('master_link_status:up')) await delay(20)
   while (!(await sentinel.command('SENTINEL', 'REPLICAS', 'main')).includes(String(replica.port))) await delay(20)
-  await primary.command('WAIT', '1', '0')
+  await primary.replicated()
   await primary.stop()
 
   for (const { library, store, calls, told } of stores) {
