@@ -16,11 +16,12 @@ export class Capacity {
     return this.#finished.size
   }
 
-  /** The memory that would come free if all finished streams gave way. */
+  /** The memory that would come free if all finished streams gave way that can. */
   get finishedBytes(): number {
     let bytes = 0
-    for (let stream = this.#finished.first; stream !== undefined; stream = stream.links.next)
-      bytes += stream.log.heldBytes
+    for (let stream = this.#finished.first; stream !== undefined; stream = stream.links.next) {
+      if (!stream.isLoading) bytes += stream.log.heldBytes
+    }
     return bytes
   }
 

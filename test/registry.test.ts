@@ -622,6 +622,16 @@ test('a replica that is being loaded neither expires nor gives way to its own ev
   t.match(registry.stats(), { replicas: 1 }, 'its feeder has not let go')
 })
 
+test('under whenFull reject memory that a replica takes while it is loaded is not there for a newcomer', async (t) => {
+  const { registry, start } = createRegistry(t, { ...SCARCE, whenFull: 'reject' })
+  const replica = addReplica(registry)
+  replica.appendBatch(batchOf(1))
+  t.throws(() => start(new Feed().handler, { streamId: 'a' }), { code: 'FST_ERR_RSSE_REGISTRY_FULL' })
+  replica.onLoaded()
+  start(new Feed().handler, { streamId: 'a' })
+  t.equal(registry.find('replica', undefined), undefined, 'it gives way once it is there')
+})
+
 test('a replica that gives way to its own events leaves nothing behind', async (t) => {
   const { registry, start } = createRegistry(t, SCARCE)
   const feed = new Feed()
