@@ -108,9 +108,9 @@ export class Follower implements Feeder {
     return this.#reading
   }
 
-  /** A round of polls: whoever had no news since the last one looks for itself. */
+  /** A round of polls: whoever had no news since the last one looks for itself, or has yet to leave a sign. */
   poll(): void {
-    if (!this.#hasNews) this.#look()
+    if (!this.#hasNews || this.#wantsSign) this.#look()
     this.#hasNews = false
   }
 

@@ -47,6 +47,8 @@ export class Mirror implements MirrorReader, Task {
   // When the store last heard of it, or was to.
   #saidAt = -Infinity
   #failingSince: number | undefined
+  // When it last answered nothing at all.
+  #unansweredAt = -Infinity
   // Where the client of other instances stands that paces the stream.
   #others: number | undefined
   #onKnown: (() => void) | undefined
@@ -156,10 +158,15 @@ export class Mirror implements MirrorReader, Task {
   async #send(): Promise<void> {
     if (this.#isSending || this.#hasFinished) return
     this.#isSending = true
+    let isAnswered = false
     try {
-      if (this.#isRetrying) await this.#giveSignOfLife()
+      if (this.#isRetrying) {
+        await this.#giveSignOfLife()
+        isAnswered = true
+      }
       await this.#exchange()
     } catch (error) {
+      if (!isAnswered) this.#unansweredAt = this.#store.now()
       this.#onFailed(error)
     }
     this.#isSending = false
@@ -259,8 +266,9 @@ export class Mirror implements MirrorReader, Task {
 
   #learnOfClients(pacing: number | undefined): void {
     const had = this.hasClients
-    // After an outage the clients elsewhere are there, and their instances have yet to say so.
-    if (had && pacing === undefined && !this.#store.isSteady) return
+    // After an outage the clients elsewhere are there, and their instances have yet to say so. One that only refuses frames
+    // takes signs all the while.
+    if (had && pacing === undefined && this.#store.now() - this.#unansweredAt < this.#store.leaseMs) return
     if (pacing !== this.#others) {
       this.#lookMs = FIRST_LOOK_MS
       this.stream.readers.pace.onOthersMoved()

@@ -46,8 +46,11 @@ export interface RegistryFixture {
 }
 
 /** Makes a registry as the plugin does, without Fastify. It is closed at the end of the test. */
-export function createRegistry(t: Test, options: StreamPluginOptions = {}): RegistryFixture {
-  const clock = new ManualClock()
+export function createRegistry(
+  t: Test,
+  options: StreamPluginOptions = {},
+  clock: ManualClock = new ManualClock()
+): RegistryFixture {
   const settings = resolvePluginOptions(options)
   const { log, lines } = createRecordingLog()
   const registry = new Registry(settings.registry, clock, log)

@@ -1,0 +1,227 @@
+import { test, type Test } from 'tap'
+import { StoreUnavailableError } from '../src/errors.ts'
+import type { EventStream } from '../src/event-stream.ts'
+import type { StreamPluginOptions } from '../src/options.ts'
+import { resolvePluginOptions, resolveStreamCall } from '../src/settings.ts'
+import { SharedStreams } from '../src/shared-streams.ts'
+import { createRegistry, type RegistryFixture } from './helpers/create-registry.ts'
+import { Feed } from './helpers/feed.ts'
+import { ManualClock } from './helpers/manual-clock.ts'
+import { MemoryServer, type MemoryStore, type StoreCall } from './helpers/memory-store.ts'
+import { createRecordingLog } from './helpers/recording-log.ts'
+import { turn } from './helpers/turns.ts'
+
+const LEASE_MS = 12_000
+const POLL_MS = 1_000
+const STEP_MS = 50
+const NO_CURSOR = { kind: 'none' } as const
+
+interface Instance extends Pick<RegistryFixture, 'registry' | 'attach'> {
+  readonly store: MemoryStore
+  readonly streams: SharedStreams
+  /** The stream of this name, started here if there is none. */
+  start(feed: Feed, streamId: string): Promise<EventStream>
+  /** The stream of this name, as whoever attaches finds it. */
+  find(streamId: string): Promise<EventStream>
+}
+
+interface System {
+  readonly clock: ManualClock
+  connect(options?: StreamPluginOptions): Promise<Instance>
+  /** Lets time pass, and what happens in it happen. */
+  pass(ms: number, onStep?: () => void): Promise<void>
+}
+
+/** Instances that share a store, on one clock that stands until a test says otherwise. */
+function createSystem(t: Test): System {
+  const clock = new ManualClock()
+  const server = new MemoryServer(clock)
+  const { log } = createRecordingLog()
+  return {
+    clock,
+    async connect(options = {}) {
+      const settings = resolvePluginOptions(options)
+      const { registry, attach } = createRegistry(t, options, clock)
+      const store = server.connect(LEASE_MS, POLL_MS)
+      const streams = new SharedStreams(store, registry, settings.stream, clock, log)
+      await streams.open()
+      return {
+        registry,
+        attach,
+        store,
+        streams,
+        async start(feed, streamId) {
+          const call = resolveStreamCall({ streamId }, settings)
+          const request = { handler: feed.handler, call, owner: undefined, route: undefined, log }
+          return (await streams.findOrStart(request, false)).stream
+        },
+        async find(streamId) {
+          const stream = await streams.find(streamId, undefined, NO_CURSOR)
+          if (stream === undefined) throw new Error(`${streamId} is not there`)
+          return stream
+        }
+      }
+    },
+    async pass(ms, onStep = () => {}) {
+      for (let passed = 0; passed < ms; passed += STEP_MS) {
+        onStep()
+        await turn()
+        clock.advance(STEP_MS)
+        await turn()
+      }
+    }
+  }
+}
+
+/** Two instances of which the first is the home of a stream whose only client is at the second. */
+async function watchedElsewhere(t: Test, options: StreamPluginOptions = {}) {
+  const system = createSystem(t)
+  const [home, other] = [await system.connect(options), await system.connect()]
+  const feed = new Feed()
+  const stream = await home.start(feed, 'a')
+  feed.push('1')
+  await turn()
+  const replica = await other.find('a')
+  const client = other.attach(replica)
+  await system.pass(STEP_MS)
+  return { ...system, home, other, feed, stream, replica, client }
+}
+
+function refuse(): never {
+  throw new StoreUnavailableError('the test says so')
+}
+
+// ── beats and the death of a home ────────────────────────────────────────────────────────────────────────────────────
+
+test('no home is silent for longer than a third of its lease', async (t) => {
+  const { clock, connect, pass } = createSystem(t)
+  const home = await connect()
+  const saidAt = new Map<string, number>()
+  let longestMs = 0
+  home.store.onCall = ({ name, address: { streamId } }: StoreCall) => {
+    if (name !== 'create' && name !== 'append') return
+    const now = clock.now()
+    longestMs = Math.max(longestMs, now - (saidAt.get(streamId) ?? now))
+    saidAt.set(streamId, now)
+  }
+  for (let started = 0; started < 20; started++) {
+    const feed = new Feed()
+    await home.start(feed, `stream-${started}`)
+    feed.push('1')
+    await pass(7 * STEP_MS)
+  }
+  await pass(3 * LEASE_MS)
+  for (const at of saidAt.values()) longestMs = Math.max(longestMs, clock.now() - at)
+  t.ok(longestMs > 0 && longestMs <= LEASE_MS / 3, `${longestMs} ms`)
+})
+
+for (const hasNews of [true, false]) {
+  test(`a client elsewhere learns of a dead home within a lease and a poll, ${hasNews ? 'with' : 'without'} news`, async (t) => {
+    const { pass, home, other, client } = await watchedElsewhere(t)
+    other.store.hasNews = hasNews
+    await pass(2 * LEASE_MS)
+    home.store.goDown()
+    await pass((LEASE_MS * 2) / 3 - STEP_MS)
+    t.strictSame(client.transport.control, ['stream-start'], 'not early: it may have spoken just before')
+    await pass(LEASE_MS / 3 + 1.5 * POLL_MS + STEP_MS)
+    t.strictSame(client.transport.control, ['stream-start', 'stream-error', 'stream-end'])
+    t.match(client.transport.controlData('stream-error'), { code: 'STREAM_LOST' })
+  })
+}
+
+test('an instance that has just begun does not judge homes by an outage that it has not seen', async (t) => {
+  const { connect, pass, home, other, feed } = await watchedElsewhere(t)
+  home.store.goDown()
+  other.store.goDown()
+  await pass(2 * LEASE_MS)
+  const fresh = await connect()
+  const look = (): unknown => fresh.streams.look({ streamId: 'a', owner: undefined })
+  t.match(await look(), { finish: undefined })
+  await pass(LEASE_MS - STEP_MS)
+  t.match(await look(), { finish: undefined })
+  home.store.comeBack()
+  feed.push('2')
+  await pass(LEASE_MS)
+  t.match(await look(), { lastSequence: 2, finish: undefined })
+})
+
+// ── clients elsewhere ────────────────────────────────────────────────────────────────────────────────────────────────
+
+test('after an outage a home does not take clients elsewhere for gone that have had no time to say so', async (t) => {
+  const { pass, home, other, stream, client } = await watchedElsewhere(t, { orphanTimeout: 0 })
+  await pass(LEASE_MS)
+  home.store.goDown()
+  other.store.goDown()
+  await pass(2 * LEASE_MS)
+  home.store.comeBack()
+  await pass(LEASE_MS / 2)
+  other.store.comeBack()
+  await pass(3 * LEASE_MS)
+  t.notOk(stream.isFinished)
+  client.drop()
+  await pass(2 * LEASE_MS)
+  t.equal(stream.outcome, 'aborted', 'gone for good')
+})
+
+test('the client of a replica that had to give way keeps the stream alive', async (t) => {
+  const { connect, pass } = createSystem(t)
+  const [home, other] = [await connect({ orphanTimeout: 1_000 }), await connect({ maxActiveStreams: 1 })]
+  const stream = await home.start(new Feed(), 'a')
+  const client = other.attach(await other.find('a'))
+  await home.start(new Feed(), 'b')
+  other.attach(await other.find('b'))
+  t.equal(other.registry.find('a', undefined), undefined, 'it had to')
+  await pass(3 * LEASE_MS)
+  t.notOk(stream.isFinished)
+  client.drop()
+  await pass(2 * LEASE_MS)
+  t.equal(stream.outcome, 'aborted')
+})
+
+test('a sign of a client that could not be left is left again soon', async (t) => {
+  const { connect, pass } = createSystem(t)
+  const [home, other] = [await connect({ orphanTimeout: 0 }), await connect()]
+  const feed = new Feed()
+  const stream = await home.start(feed, 'a')
+  // It comes just before a round of signs. The next one that is not refused comes too late.
+  await pass(LEASE_MS / 3 - POLL_MS)
+  other.attach(await other.find('a'))
+  let isRefused = true
+  other.store.onCall = ({ position }) => {
+    if (position !== undefined && isRefused) refuse()
+  }
+  await pass((LEASE_MS * 2) / 3 + POLL_MS + STEP_MS, () => feed.push('x'))
+  isRefused = false
+  await pass(LEASE_MS, () => feed.push('x'))
+  t.notOk(stream.isFinished)
+})
+
+test('a home whose store is full learns that the last client elsewhere has left', async (t) => {
+  const { pass, home, feed, stream, client } = await watchedElsewhere(t, { orphanTimeout: 1_000 })
+  home.store.onCall = ({ append }) => {
+    if (append?.batch !== undefined) refuse()
+  }
+  feed.push('2')
+  await pass(3 * LEASE_MS)
+  t.notOk(stream.isFinished, 'it is there')
+  client.drop()
+  await pass(2 * LEASE_MS)
+  t.equal(stream.outcome, 'aborted')
+})
+
+test('a client that has seen the end before the store has it waits for it', async (t) => {
+  const { pass, home, other, feed, stream } = await watchedElsewhere(t)
+  home.store.goDown()
+  feed.push('2')
+  feed.end()
+  await pass(STEP_MS)
+  t.equal(stream.outcome, 'completed')
+  const cursor = { kind: 'terminal', epoch: stream.epoch } as const
+  let found: EventStream | undefined
+  void Promise.resolve(other.streams.find('a', undefined, cursor)).then((stream) => (found = stream))
+  await pass(LEASE_MS / 2)
+  t.equal(found, undefined)
+  home.store.comeBack()
+  await pass(POLL_MS)
+  t.equal(found?.outcome, 'completed')
+})
