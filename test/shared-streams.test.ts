@@ -2,89 +2,38 @@ import { test, type Test } from 'tap'
 import { StoreUnavailableError } from '../src/errors.ts'
 import type { EventStream } from '../src/event-stream.ts'
 import type { StreamPluginOptions } from '../src/options.ts'
-import { resolvePluginOptions, resolveStreamCall } from '../src/settings.ts'
-import { SharedStreams } from '../src/shared-streams.ts'
-import { createRegistry, type RegistryFixture } from './helpers/create-registry.ts'
+import type { FakeClient } from './helpers/create-registry.ts'
 import { Feed } from './helpers/feed.ts'
-import { ManualClock } from './helpers/manual-clock.ts'
-import { MemoryServer, type MemoryStore, type StoreCall } from './helpers/memory-store.ts'
-import { createRecordingLog } from './helpers/recording-log.ts'
+import type { StoreCall } from './helpers/memory-store.ts'
+import {
+  createSharedSystem,
+  LEASE_MS,
+  POLL_MS,
+  STEP_MS,
+  type Instance,
+  type SharedSystem
+} from './helpers/shared-system.ts'
 import { turn } from './helpers/turns.ts'
 
-const LEASE_MS = 12_000
-const POLL_MS = 1_000
-const STEP_MS = 50
-const NO_CURSOR = { kind: 'none' } as const
-
-interface Instance extends Pick<RegistryFixture, 'registry' | 'attach'> {
-  readonly store: MemoryStore
-  readonly streams: SharedStreams
-  /** The stream of this name, started here if there is none. */
-  start(feed: Feed, streamId: string): Promise<EventStream>
-  /** The stream of this name, as whoever attaches finds it. */
-  find(streamId: string): Promise<EventStream>
-}
-
-interface System {
-  readonly clock: ManualClock
-  connect(options?: StreamPluginOptions): Promise<Instance>
-  /** Lets time pass, and what happens in it happen. */
-  pass(ms: number, onStep?: () => void): Promise<void>
-}
-
-/** Instances that share a store, on one clock that stands until a test says otherwise. */
-function createSystem(t: Test): System {
-  const clock = new ManualClock()
-  const server = new MemoryServer(clock)
-  const { log } = createRecordingLog()
-  return {
-    clock,
-    async connect(options = {}) {
-      const settings = resolvePluginOptions(options)
-      const { registry, attach } = createRegistry(t, options, clock)
-      const store = server.connect(LEASE_MS, POLL_MS)
-      const streams = new SharedStreams(store, registry, settings.stream, clock, log)
-      await streams.open()
-      return {
-        registry,
-        attach,
-        store,
-        streams,
-        async start(feed, streamId) {
-          const call = resolveStreamCall({ streamId }, settings)
-          const request = { handler: feed.handler, call, owner: undefined, route: undefined, log }
-          return (await streams.findOrStart(request, false)).stream
-        },
-        async find(streamId) {
-          const stream = await streams.find(streamId, undefined, NO_CURSOR)
-          if (stream === undefined) throw new Error(`${streamId} is not there`)
-          return stream
-        }
-      }
-    },
-    async pass(ms, onStep = () => {}) {
-      for (let passed = 0; passed < ms; passed += STEP_MS) {
-        onStep()
-        await turn()
-        clock.advance(STEP_MS)
-        await turn()
-      }
-    }
-  }
+interface Watched extends SharedSystem {
+  readonly home: Instance
+  readonly other: Instance
+  readonly feed: Feed
+  readonly stream: EventStream
+  readonly client: FakeClient
 }
 
 /** Two instances of which the first is the home of a stream whose only client is at the second. */
-async function watchedElsewhere(t: Test, options: StreamPluginOptions = {}) {
-  const system = createSystem(t)
+async function watchedElsewhere(t: Test, options: StreamPluginOptions = {}): Promise<Watched> {
+  const system = createSharedSystem(t)
   const [home, other] = [await system.connect(options), await system.connect()]
   const feed = new Feed()
   const stream = await home.start(feed, 'a')
   feed.push('1')
   await turn()
-  const replica = await other.find('a')
-  const client = other.attach(replica)
+  const client = other.attach(await other.find('a'))
   await system.pass(STEP_MS)
-  return { ...system, home, other, feed, stream, replica, client }
+  return { ...system, home, other, feed, stream, client }
 }
 
 function refuse(): never {
@@ -94,7 +43,7 @@ function refuse(): never {
 // ── beats and the death of a home ────────────────────────────────────────────────────────────────────────────────────
 
 test('no home is silent for longer than a third of its lease', async (t) => {
-  const { clock, connect, pass } = createSystem(t)
+  const { clock, connect, pass } = createSharedSystem(t)
   const home = await connect()
   const saidAt = new Map<string, number>()
   let longestMs = 0
@@ -118,7 +67,7 @@ test('no home is silent for longer than a third of its lease', async (t) => {
 for (const hasNews of [true, false]) {
   test(`a client elsewhere learns of a dead home within a lease and a poll, ${hasNews ? 'with' : 'without'} news`, async (t) => {
     const { pass, home, other, client } = await watchedElsewhere(t)
-    other.store.hasNews = hasNews
+    other.store.hasNews = () => hasNews
     await pass(2 * LEASE_MS)
     home.store.goDown()
     await pass((LEASE_MS * 2) / 3 - STEP_MS)
@@ -164,7 +113,7 @@ test('after an outage a home does not take clients elsewhere for gone that have 
 })
 
 test('the client of a replica that had to give way keeps the stream alive', async (t) => {
-  const { connect, pass } = createSystem(t)
+  const { connect, pass } = createSharedSystem(t)
   const [home, other] = [await connect({ orphanTimeout: 1_000 }), await connect({ maxActiveStreams: 1 })]
   const stream = await home.start(new Feed(), 'a')
   const client = other.attach(await other.find('a'))
@@ -179,7 +128,7 @@ test('the client of a replica that had to give way keeps the stream alive', asyn
 })
 
 test('a sign of a client that could not be left is left again soon', async (t) => {
-  const { connect, pass } = createSystem(t)
+  const { connect, pass } = createSharedSystem(t)
   const [home, other] = [await connect({ orphanTimeout: 0 }), await connect()]
   const feed = new Feed()
   const stream = await home.start(feed, 'a')

@@ -91,10 +91,12 @@ export class MemoryStore implements StreamStore {
   readonly pollMs: number
   readonly instance: string
   failedAt: number = -Infinity
-  /** Called before whatever is asked; what it throws is the answer. */
-  onCall: (call: StoreCall) => void = () => {}
-  /** Whether it tells of news. */
-  hasNews: boolean = true
+  /** Called before whatever is asked takes place: it may take its time, and what it throws is the answer. */
+  onCall: (call: StoreCall) => void | Promise<void> = () => {}
+  /** The same, after it has taken place. */
+  onAnswer: (call: StoreCall) => void | Promise<void> = () => {}
+  /** Whether it tells of what is news now. */
+  hasNews: () => boolean = () => true
   host: StoreHost | undefined
   readonly #server: MemoryServer
   readonly #clock: Clock
@@ -122,8 +124,64 @@ export class MemoryStore implements StreamStore {
     this.host = host
   }
 
-  async create(address: StreamAddress, life: NewLife, replaces = ''): Promise<CreateAnswer> {
-    this.#onCall({ name: 'create', address })
+  create(address: StreamAddress, life: NewLife, replaces = ''): Promise<CreateAnswer> {
+    return this.#ask({ name: 'create', address }, () => this.#create(address, life, replaces))
+  }
+
+  discard(address: StreamAddress, epoch: string): Promise<void> {
+    return this.#ask({ name: 'discard', address }, () => this.#discard(address, epoch))
+  }
+
+  append(address: StreamAddress, append: Append): Promise<AppendAnswer> {
+    return this.#ask({ name: 'append', address, append }, () => this.#append(address, append))
+  }
+
+  read(address: StreamAddress, after: number, maxBytes: number, position?: number): Promise<Page | undefined> {
+    return this.#ask({ name: 'read', address, position }, () => this.#read(address, after, maxBytes, position))
+  }
+
+  stop(address: StreamAddress): Promise<boolean> {
+    return this.#ask({ name: 'stop', address }, () => this.#stop(address))
+  }
+
+  reap(address: StreamAddress, epoch: string, beat: number): Promise<boolean> {
+    return this.#ask({ name: 'reap', address }, () => this.#reap(address, epoch, beat))
+  }
+
+  follow(address: StreamAddress, listener: Listener): () => void {
+    const listeners = this.#server.listenersOf(address)
+    const heard: Listener = (news) => {
+      if (listeners.has(heard) && this.hasNews()) listener(news)
+    }
+    listeners.add(heard)
+    queueMicrotask(() => heard(undefined))
+    return () => listeners.delete(heard)
+  }
+
+  async close(): Promise<void> {
+    this.#isClosed = true
+  }
+
+  async #ask<Answer>(call: StoreCall, act: () => Answer): Promise<Answer> {
+    if (this.#isClosed) throw new StoreUnavailableError('it was closed')
+    try {
+      await this.onCall(call)
+      this.#assertUp()
+      const answer = act()
+      await this.onAnswer(call)
+      this.#assertUp()
+      return answer
+    } catch (error) {
+      this.failedAt = this.#clock.now()
+      throw error
+    }
+  }
+
+  #assertUp(): void {
+    if (this.#isDown) throw new StoreUnavailableError('it is down')
+  }
+
+  #create(address: StreamAddress, life: NewLife, replaces: string): CreateAnswer {
     const there = this.#server.find(address)
     const isReplaced = there?.finish?.outcome === 'lost' && there.epoch === replaces
     if (there !== undefined && !isReplaced) return { kind: 'there', stream: this.#stateOf(there) }
@@ -145,14 +203,12 @@ export class MemoryStore implements StreamStore {
     return { kind: 'made' }
   }
 
-  async discard(address: StreamAddress, epoch: string): Promise<void> {
-    this.#onCall({ name: 'discard', address })
+  #discard(address: StreamAddress, epoch: string): void {
     const life = this.#server.find(address)
     if (life?.epoch === epoch && life.home === this.instance) this.#server.delete(address)
   }
 
-  async append(address: StreamAddress, append: Append): Promise<AppendAnswer> {
-    this.#onCall({ name: 'append', address, append })
+  #append(address: StreamAddress, append: Append): AppendAnswer {
     const life = this.#server.find(address)
     if (life === undefined) return { kind: 'missing' }
     const { batch, finish, keep, ttlMs } = append
@@ -175,8 +231,7 @@ export class MemoryStore implements StreamStore {
     return this.#stored(life)
   }
 
-  async read(address: StreamAddress, after: number, maxBytes: number, position?: number): Promise<Page | undefined> {
-    this.#onCall({ name: 'read', address, position })
+  #read(address: StreamAddress, after: number, maxBytes: number, position: number | undefined): Page | undefined {
     const life = this.#server.find(address)
     if (life === undefined) return undefined
     if (position !== undefined) {
@@ -194,19 +249,17 @@ export class MemoryStore implements StreamStore {
     return { stream: this.#stateOf(life), batches }
   }
 
-  async stop(address: StreamAddress): Promise<boolean> {
-    this.#onCall({ name: 'stop', address })
+  #stop(address: StreamAddress): boolean {
     const life = this.#server.find(address)
     if (life === undefined || life.finish !== undefined) return false
     life.isStopped = true
     this.#keep(life)
     const home = this.#server.storeOf(life.home)
-    if (home?.hasNews === true) queueMicrotask(() => home.host?.onStop(address, life.epoch))
+    if (home?.hasNews() === true) queueMicrotask(() => home.host?.onStop(address, life.epoch))
     return true
   }
 
-  async reap(address: StreamAddress, epoch: string, beat: number): Promise<boolean> {
-    this.#onCall({ name: 'reap', address })
+  #reap(address: StreamAddress, epoch: string, beat: number): boolean {
     const life = this.#server.find(address)
     if (life === undefined || life.epoch !== epoch || life.beat !== beat) return false
     if (life.finish !== undefined) return life.finish.outcome === 'lost'
@@ -214,31 +267,6 @@ export class MemoryStore implements StreamStore {
     this.#keep(life)
     this.#publish(address, life, undefined)
     return true
-  }
-
-  follow(address: StreamAddress, listener: Listener): () => void {
-    const listeners = this.#server.listenersOf(address)
-    const heard: Listener = (news) => {
-      if (listeners.has(heard) && this.hasNews) listener(news)
-    }
-    listeners.add(heard)
-    queueMicrotask(() => heard(undefined))
-    return () => listeners.delete(heard)
-  }
-
-  async close(): Promise<void> {
-    this.#isClosed = true
-  }
-
-  #onCall(call: StoreCall): void {
-    if (this.#isClosed) throw new StoreUnavailableError('it was closed')
-    try {
-      if (this.#isDown) throw new StoreUnavailableError('it is down')
-      this.onCall(call)
-    } catch (error) {
-      this.failedAt = this.#clock.now()
-      throw error
-    }
   }
 
   #keep(life: Life): void {
