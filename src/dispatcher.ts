@@ -41,13 +41,13 @@ export class Dispatcher {
   }
 
   /**
-   * `onSend`, with a store: an empty 200 while an answer is expected is that of an `async` handler which forgot to return
-   * the reply.
+   * `onSend`, with a store: a success while an answer is expected is that of an `async` handler which forgot to return the
+   * reply.
    *
    * @throws FST_ERR_RSSE_REPLY_NOT_RETURNED
    */
-  onSend({ request, statusCode }: FastifyReply, payload: unknown): void {
-    if (this.#expected.has(request) && statusCode === 200 && payload == null) throw new ReplyNotReturnedError()
+  onSend({ request, statusCode }: FastifyReply): void {
+    if (this.#expected.has(request) && statusCode < 400) throw new ReplyNotReturnedError()
   }
 
   /** Sends `payload`; `leave` is called once the response is through, or its client is gone, whatever notices first. */

@@ -95,9 +95,12 @@ export const HandlerInvalidError: CodedError<'FST_ERR_RSSE_HANDLER_INVALID', 500
 export const StoreInvalidError: CodedError<'FST_ERR_RSSE_STORE_INVALID', 500, [string, { cause: unknown }?]> =
   createError('FST_ERR_RSSE_STORE_INVALID', 'Invalid store: %s', 500)
 
-/** The `store` gave no answer, or refused for now; whether the call took place is not known. */
-export const StoreUnavailableError: CodedError<'FST_ERR_RSSE_STORE_UNAVAILABLE', 503, [string, { cause: unknown }?]> =
-  createError('FST_ERR_RSSE_STORE_UNAVAILABLE', 'The store did not answer: %s. Come back in a moment.', 503)
+/**
+ * The `store` gave no answer, or refused for now; whether the call took place is not known. Clients see the message, so what
+ * the server said is in the `cause`.
+ */
+export const StoreUnavailableError: CodedError<'FST_ERR_RSSE_STORE_UNAVAILABLE', 503, [{ cause: unknown }]> =
+  createError('FST_ERR_RSSE_STORE_UNAVAILABLE', 'The store did not answer. Come back in a moment.', 503)
 
 /** With a store, an `async` handler did not return the reply, and Fastify would have answered with nothing. */
 export const ReplyNotReturnedError: CodedError<'FST_ERR_RSSE_REPLY_NOT_RETURNED', 500, []> = createError(

@@ -44,7 +44,8 @@ const anything: Rule = { isValid: () => true, allowed: '' }
 const signal: Rule = { isValid: (value) => value instanceof AbortSignal, allowed: 'Use an AbortSignal.' }
 
 const aStore: Rule = {
-  isValid: (value) => typeof (value as { append?: unknown } | null)?.append === 'function',
+  // A client of ioredis has an `append`, too.
+  isValid: (value) => ['open', 'append'].every((name) => typeof Object(value)[name] === 'function'),
   allowed: 'Use what a function like redisStore() returns.'
 }
 

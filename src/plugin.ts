@@ -75,9 +75,9 @@ function register(fastify: FastifyInstance, options: StreamPluginOptions, clock:
   })
   if (shared !== undefined) {
     fastify.addHook('onReady', () => shared.open())
-    fastify.addHook('onSend', (_request, reply, payload, next) => {
+    fastify.addHook('onSend', (_request, reply, _payload, next) => {
       try {
-        dispatcher.onSend(reply, payload)
+        dispatcher.onSend(reply)
         next()
       } catch (error) {
         next(error as Error)

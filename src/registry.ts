@@ -235,12 +235,17 @@ export class Registry implements StreamSource, StreamHost, SubscriberHost, Shutd
    * @throws FST_ERR_RSSE_TOO_MANY_CLIENTS
    */
   attach(stream: EventStream, entry: Entry, settings: ClientSettings): Subscriber {
-    const { maxClientsPerStream } = this.#settings
-    if (stream.clients >= maxClientsPerStream) throw new TooManyClientsError(maxClientsPerStream)
+    this.assertMayAttach(stream)
     const subscriber = new Subscriber(stream, entry, settings, this)
     this.#subscribers.add(subscriber)
     this.counters.attached += 1
     return subscriber
+  }
+
+  /** @throws FST_ERR_RSSE_TOO_MANY_CLIENTS */
+  assertMayAttach({ clients }: EventStream): void {
+    const { maxClientsPerStream } = this.#settings
+    if (clients >= maxClientsPerStream) throw new TooManyClientsError(maxClientsPerStream)
   }
 
   // ── remove ───────────────────────────────────────────────────────────────────────────────────────────────────────────

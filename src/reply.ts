@@ -4,7 +4,7 @@ import { answerAttach, answerGenerator, type Answer, type StreamState } from './
 import { parseCursor, type Cursor } from './cursor.ts'
 import type { Dispatcher } from './dispatcher.ts'
 import { isRefusal, OptionInvalidError, ShuttingDownError, StreamNotFoundError } from './errors.ts'
-import type { EventStream } from './event-stream.ts'
+import { EventStream } from './event-stream.ts'
 import { HEARTBEAT, retryFrame, streamEndFrame, streamGapFrame } from './frame.ts'
 import type { AttachOptions, StreamOptions } from './options.ts'
 import type { Registry } from './registry.ts'
@@ -53,6 +53,7 @@ export class Responder {
 
   sseFromGenerator(reply: FastifyReply, handler: Handler, options?: StreamOptions): FastifyReply {
     assertHandler(handler)
+    if (reply.sent) return warnOfSecondAnswer(reply)
     const { request } = reply
     const call = resolveStreamCall(options, this.#settings)
     // Fastify 5.7 has none yet.
@@ -77,9 +78,11 @@ export class Responder {
       )
     return this.#answer(visit, () => {
       if (isHead(request)) {
-        if (streamId === undefined) return this.#sendHead(visit)
-        const state = this.#source.peek(streamId, owner)
-        return this.#when(visit, state, (stream) => this.#answerHead(visit, answerGenerator(stream, cursor, call)))
+        if (streamId === undefined && cursor.kind !== 'none') return this.#sendHead(visit)
+        const state = streamId === undefined ? undefined : this.#source.peek(streamId, owner)
+        return this.#when(visit, state, (stream) =>
+          this.#answerHead(visit, answerGenerator(stream, cursor, call), stream, owner)
+        )
       }
       if (cursor.kind === 'none') return start('started')
       return this.#when(visit, find(), (stream) => {
@@ -91,6 +94,7 @@ export class Responder {
 
   sseAttach(reply: FastifyReply, streamId: string, options?: AttachOptions): FastifyReply {
     assertStreamId(streamId)
+    if (reply.sent) return warnOfSecondAnswer(reply)
     const { request } = reply
     const call = resolveAttachCall(options, this.#settings)
     const owner = this.#ownerOf(request, call.owner)
@@ -104,7 +108,7 @@ export class Responder {
     return this.#answer({ reply, streamId, from, client, ...place }, (visit) => {
       if (isHead(request)) {
         const state = this.#source.peek(streamId, owner)
-        return this.#when(visit, state, (stream) => this.#answerHead(visit, answerFor(stream)))
+        return this.#when(visit, state, (stream) => this.#answerHead(visit, answerFor(stream), stream, owner))
       }
       const found = this.#source.find(streamId, owner, visit.cursor)
       return this.#when(visit, found, (stream) => this.#send(visit, answerFor(stream), stream))
@@ -161,8 +165,17 @@ export class Responder {
     return this.#attach(visit, stream, 'attached')
   }
 
-  #answerHead(visit: Visit, { kind }: Answer): FastifyReply {
-    return kind === 'nothing' || kind === 'missing' ? this.#sendNothing(visit) : this.#sendHead(visit)
+  // What would be refused is refused, and nothing else takes place.
+  #answerHead(
+    visit: Visit,
+    { kind }: Answer,
+    stream: StreamState | undefined,
+    owner: string | undefined
+  ): FastifyReply {
+    if (kind === 'nothing' || kind === 'missing') return this.#sendNothing(visit)
+    if (kind === 'start') this.#registry.assertMayStart(owner)
+    if (kind === 'attach' && stream instanceof EventStream) this.#registry.assertMayAttach(stream)
+    return this.#sendHead(visit)
   }
 
   #attach(visit: Visit, stream: EventStream, arrival: Arrival): FastifyReply {
@@ -205,6 +218,7 @@ export class Responder {
       reply.header('retry-after', Math.ceil(retryMs / 1000))
       throw error
     }
+    if (isHead(reply.request)) return this.#sendHead(visit)
     return this.#sendWithoutStream(visit, (transport) => {
       transport.hold()
       transport.write(client.retryMs === false ? HEARTBEAT : retryFrame(retryMs))
@@ -220,6 +234,11 @@ export class Responder {
 }
 
 function ignore(): void {}
+
+// Fastify logs FST_ERR_REP_ALREADY_SENT; a stream would run for nobody.
+function warnOfSecondAnswer(reply: FastifyReply): FastifyReply {
+  return reply.send()
+}
 
 function withHeaders(reply: FastifyReply, streamId: string | undefined): FastifyReply {
   reply.code(200)
@@ -244,7 +263,7 @@ function isHead(request: FastifyRequest): boolean {
 const EVENT_STREAM = /(?:^|[\s,])text\/event-stream\s*(?:[;,]|$)/i
 
 function isEventSource(request: FastifyRequest): boolean {
-  return request.method === 'GET' && EVENT_STREAM.test(request.headers.accept ?? '')
+  return (request.method === 'GET' || isHead(request)) && EVENT_STREAM.test(request.headers.accept ?? '')
 }
 
 function requestSignalError(): Error {

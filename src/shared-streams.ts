@@ -39,6 +39,8 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
   readonly #unrun = new UnrunLives()
   // When a finished copy was last known to be what the store has.
   readonly #checkedAt = new WeakMap<EventStream, number>()
+  // Finished: replays come and go in no time and pace nobody, so that one sign a round does for all of them.
+  readonly #visited = new Set<EventStream>()
   #pollTimer: Timer | undefined
   #beatTimer: Timer | undefined
   #signTimer: Timer | undefined
@@ -306,7 +308,9 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
   }
 
   onClientsChanged(stream: EventStream): void {
-    if (stream.clients <= 1 && !this.#replicas.isSigned(stream)) this.#sign(stream)
+    if (stream.clients > 1) return
+    if (stream.isFinished) this.#visited.add(stream)
+    else if (!this.#replicas.isSigned(stream)) this.#sign(stream)
   }
 
   #sign(stream: EventStream): void {
@@ -323,6 +327,8 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
   // Rounds are short, so that no home is silent for much longer than a quarter of a lease, whenever it spoke last.
   #beat(): void {
     this.#homes.beat(this.#access.leaseMs / 4)
+    for (const stream of this.#visited) this.#sign(stream)
+    this.#visited.clear()
     this.#beatTimer = this.#clock.setTimer(() => this.#beat(), this.#access.leaseMs / 12)
   }
 

@@ -100,7 +100,7 @@ interface Fault {
 }
 
 function refuse(): never {
-  throw new StoreUnavailableError('the test says so')
+  throw new StoreUnavailableError({ cause: 'the test says so' })
 }
 
 // No event stays out of the store for a lease: whoever has one that it lacks is made to start over by then.

@@ -37,7 +37,7 @@ async function watchedElsewhere(t: Test, options: StreamPluginOptions = {}): Pro
 }
 
 function refuse(): never {
-  throw new StoreUnavailableError('the test says so')
+  throw new StoreUnavailableError({ cause: 'the test says so' })
 }
 
 // ── beats and the death of a home ────────────────────────────────────────────────────────────────────────────────────
@@ -156,6 +156,25 @@ test('a home whose store is full learns that the last client elsewhere has left'
   client.drop()
   await pass(2 * LEASE_MS)
   t.equal(stream.outcome, 'aborted')
+})
+
+test('replays of a finished stream cost the store one sign a round, not one for each client', async (t) => {
+  const { pass, home, other, feed } = await watchedElsewhere(t)
+  feed.end()
+  await pass(POLL_MS)
+  for (const { attach, find, store } of [home, other]) {
+    let signs = 0
+    store.onCall = ({ position }) => {
+      if (position !== undefined) signs += 1
+    }
+    for (let count = 0; count < 40; count++) {
+      const { transport } = attach(await find('a'))
+      await turn()
+      t.equal(transport.outcome, 'end')
+    }
+    await pass(LEASE_MS / 3)
+    t.ok(signs > 0 && signs <= 4, `${signs} signs`)
+  }
 })
 
 test('a client that has seen the end before the store has it waits for it', async (t) => {

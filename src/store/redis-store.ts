@@ -2,7 +2,7 @@ import type { Clock, Timer } from '../clock.ts'
 import { StoreInvalidError, StoreUnavailableError } from '../errors.ts'
 import { settledWithin } from '../settled-within.ts'
 import { homeChannel, nameOf, placeOf, probePlace, type Place } from './address.ts'
-import { messageOf, replyCode, toError, type Connection, type ConnectionMaker } from './connection.ts'
+import { replyCode, toError, type Connection, type ConnectionMaker } from './connection.ts'
 import { Link } from './link.ts'
 import { readNews, readStop, writeFinish } from './news.ts'
 import { Outage } from './outage.ts'
@@ -78,6 +78,11 @@ export class RedisStore implements StreamStore {
   }
 
   async open(host: StoreHost): Promise<void> {
+    if (this.#host !== undefined) {
+      throw new StoreInvalidError(
+        'it serves another registration already. Make one for each, with a prefix of its own.'
+      )
+    }
     this.#host = host
     this.#outage = new Outage(this.#clock, host.log, this.leaseMs)
     this.#subscriptions.listen(homeChannel(this.#prefix, this.instance), (message) => this.#onStop(message))
@@ -191,7 +196,7 @@ export class RedisStore implements StreamStore {
   }
 
   async #call(script: Script, address: StreamAddress, args: readonly Argument[]): Promise<unknown> {
-    if (this.#isClosed) throw new StoreUnavailableError('it was closed')
+    if (this.#isClosed) throw new StoreUnavailableError({ cause: new Error('The store was closed') })
     const place = this.#placeOf(address)
     const call = this.#commands.call((connection) => runScript(connection, script, place, args))
     this.#underWay.add(call)
@@ -222,7 +227,7 @@ export class RedisStore implements StreamStore {
     // The server may have become a replica, with the connection still there.
     if (code === 'READONLY' && script !== READ) this.#commands.replace(toError(error))
     this.#onFailure(toError(error))
-    return new StoreUnavailableError(messageOf(error), { cause: error })
+    return new StoreUnavailableError({ cause: error })
   }
 
   #onFailure(error: Error): void {

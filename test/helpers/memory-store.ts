@@ -163,7 +163,7 @@ export class MemoryStore implements StreamStore {
   }
 
   async #ask<Answer>(call: StoreCall, act: () => Answer): Promise<Answer> {
-    if (this.#isClosed) throw new StoreUnavailableError('it was closed')
+    if (this.#isClosed) throw new StoreUnavailableError({ cause: 'it was closed' })
     try {
       await this.onCall(call)
       this.#assertUp()
@@ -178,7 +178,7 @@ export class MemoryStore implements StreamStore {
   }
 
   #assertUp(): void {
-    if (this.#isDown) throw new StoreUnavailableError('it is down')
+    if (this.#isDown) throw new StoreUnavailableError({ cause: 'it is down' })
   }
 
   #create(address: StreamAddress, life: NewLife, replaces: string): CreateAnswer {

@@ -1,6 +1,7 @@
 import t, { type Test } from 'tap'
 import type { SseInput, StreamOptions } from '../../src/index.ts'
 import { eventually } from '../helpers/eventually.ts'
+import { LogLines } from '../helpers/log-lines.ts'
 import { numbers } from '../helpers/numbers.ts'
 import { startApp, type App, type AppOptions } from '../helpers/start-app.ts'
 import { StepGate } from '../helpers/step-gate.ts'
@@ -173,4 +174,34 @@ t.test('a logger that throws does not take the stream along', async (t) => {
   const client = await app.open('/')
   t.equal(await client.waitForEnd(), 'end')
   t.equal(client.events.at(-1)?.data, '{"outcome":"failed"}')
+})
+
+t.test('a second answer to one request starts nothing, and Fastify says so', async (t) => {
+  const logs = new LogLines()
+  const second = numbers(1)
+  const app = await startApp(
+    t,
+    (fastify) => {
+      fastify.get('/twice', async (_, reply) => {
+        await reply.sseFromGenerator(numbers(2), { streamId: 'first' })
+        return reply.sseFromGenerator(second, { streamId: 'second' })
+      })
+      fastify.get('/after', (_, reply) => {
+        reply.send('mine')
+        reply.sseFromGenerator(second, { streamId: 'second' })
+        reply.sseAttach('second')
+      })
+    },
+    { fastify: logs.fastify }
+  )
+  const twice = await app.open('/twice')
+  t.equal(await twice.waitForEnd(), 'end')
+  t.same(twice.data, ['1', '2'])
+  t.equal(await (await fetch(`http://127.0.0.1:${app.port}/after`)).text(), 'mine')
+  t.match(app.streams.stats(), { started: 1, attached: 1 })
+  const warnings = logs.lines.filter(({ level }) => level === WARN)
+  t.same(
+    warnings.map(({ err }) => (err as { code: string }).code),
+    Array.from({ length: 3 }, () => 'FST_ERR_REP_ALREADY_SENT')
+  )
 })

@@ -113,6 +113,24 @@ for (const { name, plugin, code, path } of refusals) {
   })
 }
 
+for (const { name, plugin, path } of refusals) {
+  t.test(`${name} answers HEAD with the status of the GET`, async (t) => {
+    const app = await startRunning(t, plugin)
+    await (await app.open('/first')).next()
+    for (const [accept, status] of [
+      ['*/*', 503],
+      ['text/event-stream', 200]
+    ] as const) {
+      const client = await app.open(path, { method: 'HEAD', headers: { accept } })
+      t.equal(client.status, status)
+      t.equal('retry-after' in client.headers, status === 503)
+      t.equal(await client.waitForEnd(), 'end')
+      t.equal(client.bytes.length, 0)
+    }
+    t.match(app.streams.stats(), { started: 1, clients: 1, rejected: 2 })
+  })
+}
+
 t.test('a POST is no EventSource: it gets the 503 whatever it accepts', async (t) => {
   const app = await startRunning(t, { maxActiveStreams: 1, whenFull: 'reject' })
   await (await app.open('/first')).next()

@@ -78,7 +78,11 @@ if (hasRedis(t)) {
       t.equal(refused.retries.length, 1)
       t.same(refused.events, [])
       const told = await openSse(t, other.port, '/named/new', { headers: { accept: '*/*' } })
-      t.match(await told.json(), { code: 'FST_ERR_RSSE_STORE_UNAVAILABLE', statusCode: 503 })
+      t.match(await told.json(), {
+        code: 'FST_ERR_RSSE_STORE_UNAVAILABLE',
+        statusCode: 503,
+        message: /^The store did not answer. Come back in a moment.$/
+      })
       t.match(told.headers['retry-after'], /^\d+$/)
       t.same(await other.ask('runs', 'new'), { runs: 0, closed: 0 })
       await delay(OUTAGE_MS)

@@ -3,10 +3,11 @@ import { createClientPool, createSentinel } from 'redis'
 import { test } from 'tap'
 import { isRefusal, StoreInvalidError, StoreUnavailableError } from '../../src/errors.ts'
 import { judgeProbe, majorOf } from '../../src/store/probe.ts'
-import { redisStore, type RedisClient, type RedisStoreOptions } from '../../src/store/redis.ts'
+import { resolvePluginOptions } from '../../src/settings.ts'
+import { redisStore, type RedisClient, type RedisStoreOptions, type StreamStore } from '../../src/store/redis.ts'
 import { eventually } from '../helpers/eventually.ts'
 import { hasRedis, RedisServer } from '../helpers/redis-server.ts'
-import { libraries } from '../helpers/redis-store.ts'
+import { address, libraries, open } from '../helpers/redis-store.ts'
 import { startStoreProcess } from '../helpers/store-process.ts'
 
 const client = new Redis({ lazyConnect: true })
@@ -92,8 +93,21 @@ test('a server of before 7 will not do, it does not say its version to scripts',
   judgeProbe([Buffer.from('7.0.0'), []], 'rsse')
 })
 
+test('a store serves one registration', async (t) => {
+  if (!hasRedis(t)) return
+  const server = await RedisServer.start(t)
+  const { store, host } = await open(t, new Redis({ port: server.port, lazyConnect: true }))
+  await t.rejects(store.open(host), { code: 'FST_ERR_RSSE_STORE_INVALID', message: /Make one for each/ })
+  t.equal(await store.read(address, 0, 0), undefined, 'and goes on with that')
+})
+
+test('a client is no store', async (t) => {
+  const store = client as unknown as StreamStore
+  t.throws(() => resolvePluginOptions({ store }), { code: 'FST_ERR_RSSE_OPTION_INVALID', message: /redisStore\(\)/ })
+})
+
 test('a store that does not answer is a refusal, one that will not do is not', async (t) => {
-  t.equal(isRefusal(new StoreUnavailableError('it hangs')), true)
+  t.equal(isRefusal(new StoreUnavailableError({ cause: 'it hangs' })), true)
   t.equal(isRefusal(new StoreInvalidError('it is too old.')), false)
 })
 
