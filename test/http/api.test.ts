@@ -421,6 +421,7 @@ t.test('stats', async (t) => {
       },
       { streamId: 'fails' }
     )
+    await eventually('they have finished', () => streams.stats().running === 0)
     await streams.start(numbers(1, new StepGate()), { streamId: 'aborted' })
     await streams.abort('aborted')
     for (const streamId of ['a', 'b', 'c', 'd']) await streams.start(numbers(1, new StepGate()), { streamId })

@@ -21,8 +21,10 @@ async function finished(t: Test, home: Instance, other: Instance): Promise<Recor
     await client.waitForEnd()
     seen[path] = client.events
   }
-  for (const name of ['a', 'b'])
-    await eventually('it is stored', async () => (await other.ask('find', name))?.state === 'finished')
+  for (const [start] of Object.values(seen)) {
+    const { streamId } = JSON.parse(start?.data ?? '') as { streamId: string }
+    await eventually('it is stored', async () => (await other.ask('find', streamId))?.state === 'finished')
+  }
   return seen
 }
 

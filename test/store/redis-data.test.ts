@@ -73,7 +73,7 @@ for (const [library, client] of libraries) {
     await store.create(address, life)
     await store.append(address, frame(1))
     await server.command('CONFIG', 'SET', 'min-replicas-to-write', '1')
-    await t.rejects(store.append(address, frame(2)), { ...unavailable, message: /NOREPLICAS/ })
+    await t.rejects(store.append(address, frame(2)), { ...unavailable, cause: { message: /NOREPLICAS/ } })
     t.match(await store.read(address, 0, 1_000, 0), { stream: { lastSequence: 1 } }, 'without a sign')
     await server.command('CONFIG', 'SET', 'min-replicas-to-write', '0')
     t.match(await store.append(address, frame(2)), { kind: 'stored', pacing: undefined })
