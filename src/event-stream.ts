@@ -381,9 +381,11 @@ export class EventStream implements Mortal, RunTarget, Task {
 
   /** Brings every reader what is new, then lets the producer go on. */
   run(): void {
-    // What a reader does with its bytes may finish the stream, and those before it have to be told.
-    this.#isFlushQueued = false
+    const { isFinished } = this
     this.readers.pump()
+    this.#isFlushQueued = false
+    // What a reader does with its bytes may finish the stream, and those before it have to be told.
+    if (this.isFinished !== isFinished) this.pumpAtEndOfTurn()
     this.readers.forgetSlice()
     this.#writer.release()
     this.#feeder?.resume()

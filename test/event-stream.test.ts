@@ -887,3 +887,19 @@ test('a stream that a reader finishes while it takes its bytes ends for those be
   await turn()
   for (const { transport } of [first, second]) t.match(transport.text, /STREAM_ABORTED/)
 })
+
+test('what comes in one turn is brought to all readers in one pass, and none follows it', async (t) => {
+  const { registry, stream, feed, attach } = createStream(t)
+  const clients = Array.from({ length: 3 }, () => attach(stream))
+  await turn()
+  let passes = 0
+  const atEnd = registry.turn.atEnd.bind(registry.turn)
+  registry.turn.atEnd = (task) => {
+    if (task === stream) passes += 1
+    atEnd(task)
+  }
+  feed.push(...Array.from({ length: 8 }, () => 'x'))
+  for (let turns = 0; turns < 3; turns++) await turn()
+  t.equal(passes, 1)
+  for (const { transport } of clients) t.equal(transport.data.length, 8)
+})
