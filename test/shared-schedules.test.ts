@@ -3,6 +3,7 @@ import { parseCursor } from '../src/cursor.ts'
 import { StoreUnavailableError } from '../src/errors.ts'
 import type { FakeClient } from './helpers/create-registry.ts'
 import { Feed } from './helpers/feed.ts'
+import { refuse } from './helpers/memory-store.ts'
 import { numbersFrom } from './helpers/numbers.ts'
 import { createRandom, SEED, type Random } from './helpers/random.ts'
 import { createSharedSystem, LEASE_MS, POLL_MS, type Instance } from './helpers/shared-system.ts'
@@ -97,10 +98,6 @@ class Client {
 interface Fault {
   readonly maxMs: number
   begin(stores: readonly Instance['store'][]): void
-}
-
-function refuse(): never {
-  throw new StoreUnavailableError({ cause: 'the test says so' })
 }
 
 // No event stays out of the store for a lease: whoever has one that it lacks is made to start over by then.

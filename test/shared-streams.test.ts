@@ -1,10 +1,9 @@
 import { test, type Test } from 'tap'
-import { StoreUnavailableError } from '../src/errors.ts'
 import type { EventStream } from '../src/event-stream.ts'
 import type { StreamPluginOptions } from '../src/options.ts'
 import type { FakeClient } from './helpers/create-registry.ts'
 import { Feed } from './helpers/feed.ts'
-import type { StoreCall } from './helpers/memory-store.ts'
+import { refuse, type StoreCall } from './helpers/memory-store.ts'
 import {
   createSharedSystem,
   LEASE_MS,
@@ -34,10 +33,6 @@ async function watchedElsewhere(t: Test, options: StreamPluginOptions = {}): Pro
   const client = other.attach(await other.find('a'))
   await system.pass(STEP_MS)
   return { ...system, home, other, feed, stream, client }
-}
-
-function refuse(): never {
-  throw new StoreUnavailableError({ cause: 'the test says so' })
 }
 
 // ── beats and the death of a home ────────────────────────────────────────────────────────────────────────────────────

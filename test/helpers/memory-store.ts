@@ -85,6 +85,11 @@ export interface StoreCall {
   readonly position?: number | undefined
 }
 
+/** The answer of a store that gives none: for `onCall` and `onAnswer`. */
+export function refuse(): never {
+  throw new StoreUnavailableError({ cause: 'the test says so' })
+}
+
 /** A store that a test makes fail. */
 export class MemoryStore implements StreamStore {
   readonly leaseMs: number

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { eventually } from '../helpers/eventually.ts'
 import { LEASE_MS, startInstances, startTwo, untilStored, type Instance } from '../helpers/instances.ts'
 import { numbersFrom } from '../helpers/numbers.ts'
@@ -8,6 +8,16 @@ import { assertWhole, ResumingClient } from '../helpers/resuming-client.ts'
 
 async function keysOf(redis: RedisServer, ending: ':m' | ':l'): Promise<string[]> {
   return (await redis.command('KEYS', `*${ending}`)).split('\r\n').filter((line) => line.startsWith('{'))
+}
+
+/** Two instances, and so many events of a stream of the first one that are in the store. */
+async function stored(t: Test, count: number): Promise<{ redis: RedisServer; home: Instance; other: Instance }> {
+  const redis = await RedisServer.start(t)
+  const [home, other] = await startTwo(t, redis)
+  await home.ask('start', 'a')
+  await home.ask('append', 'a', count)
+  await untilStored(other, 'a', count)
+  return { redis, home, other }
 }
 
 const LOSSES: Readonly<Record<string, (redis: RedisServer) => Promise<unknown>>> = {
@@ -141,11 +151,7 @@ if (hasRedis(t)) {
   )
 
   t.test('a record of another format is refused, never misread', async (t) => {
-    const redis = await RedisServer.start(t)
-    const [home, other] = await startTwo(t, redis)
-    await home.ask('start', 'a')
-    await home.ask('append', 'a', 2)
-    await untilStored(other, 'a', 2)
+    const { redis, home, other } = await stored(t, 2)
     const [record = ''] = await keysOf(redis, ':m')
     await redis.command('HSET', record, 'format', '2')
     for (const path of ['/named/a', '/attach/a']) {
@@ -167,11 +173,7 @@ if (hasRedis(t)) {
   })
 
   t.test('a home dies, and then the log of its stream is evicted: after a lease the name is free', async (t) => {
-    const redis = await RedisServer.start(t)
-    const [home, other] = await startTwo(t, redis)
-    await home.ask('start', 'a')
-    await home.ask('append', 'a', 3)
-    await untilStored(other, 'a', 3)
+    const { redis, home, other } = await stored(t, 3)
     await home.kill()
     await redis.command('DEL', ...(await keysOf(redis, ':l')))
     await other.ask('append', 'a', 2)
