@@ -1,6 +1,7 @@
 import type { Clock, Timer } from '../clock.ts'
 import { StoreInvalidError, StoreUnavailableError } from '../errors.ts'
 import { settledWithin } from '../settled-within.ts'
+import { Appends } from './appends.ts'
 import { homeChannel, nameOf, placeOf, probePlace, type Place } from './address.ts'
 import { replyCode, toError, type Connection, type ConnectionMaker } from './connection.ts'
 import { Link } from './link.ts'
@@ -34,6 +35,7 @@ export class RedisStore implements StreamStore {
   readonly #commands: Link
   readonly #news: Link
   readonly #subscriptions: Subscriptions
+  readonly #appends: Appends
   // Whoever asks again and again brings the same address.
   readonly #places = new WeakMap<StreamAddress, Place>()
   readonly #underWay = new Set<Promise<unknown>>()
@@ -75,6 +77,7 @@ export class RedisStore implements StreamStore {
       onFailure: (error) => this.#report(error)
     })
     this.#subscriptions = new Subscriptions(this.#news)
+    this.#appends = new Appends((places, args) => this.#send(APPEND, places, args))
   }
 
   async open(host: StoreHost): Promise<void> {
@@ -113,7 +116,12 @@ export class RedisStore implements StreamStore {
   }
 
   async append(address: StreamAddress, append: Append): Promise<AppendAnswer> {
-    const answer = await this.#call(APPEND, address, this.#appendArguments(append))
+    const { batch, finish } = append
+    const args = this.#appendArguments(append)
+    // An end or a beat goes alone: a full server takes it, and after it would take the frames in the same script.
+    const answer = await (batch !== undefined && finish === undefined
+      ? this.#ask(APPEND, address, (place) => this.#appends.add(place, args, batch.frames.length))
+      : this.#call(APPEND, address, args))
     if (typeof answer === 'number') {
       return { kind: 'stored', lastSequence: answer, isStopped: false, pacing: undefined }
     }
@@ -195,10 +203,17 @@ export class RedisStore implements StreamStore {
     return readAnswer(await this.#call(script, address, args))
   }
 
-  async #call(script: Script, address: StreamAddress, args: readonly Argument[]): Promise<unknown> {
+  #call(script: Script, address: StreamAddress, args: readonly Argument[]): Promise<unknown> {
+    return this.#ask(script, address, (place) => this.#send(script, [place], args))
+  }
+
+  #send(script: Script, places: readonly Place[], args: readonly Argument[]): Promise<unknown> {
+    return this.#commands.call((connection) => runScript(connection, script, places, args))
+  }
+
+  async #ask(script: Script, address: StreamAddress, send: (place: Place) => Promise<unknown>): Promise<unknown> {
     if (this.#isClosed) throw new StoreUnavailableError({ cause: new Error('The store was closed') })
-    const place = this.#placeOf(address)
-    const call = this.#commands.call((connection) => runScript(connection, script, place, args))
+    const call = send(this.#placeOf(address))
     this.#underWay.add(call)
     try {
       const answer = await call
@@ -247,8 +262,8 @@ export class RedisStore implements StreamStore {
     const place = probePlace(this.#prefix)
     const args = [place.channel, homeChannel(this.#prefix, this.instance)]
     // Whether or not the server knows the script, both ways to run one are tried.
-    if (!this.#isProbed) await evaluate(connection, PROBE, place, args)
-    const answer = await runScript(connection, PROBE, place, args)
+    if (!this.#isProbed) await evaluate(connection, PROBE, [place], args)
+    const answer = await runScript(connection, PROBE, [place], args)
     // Later on less will do: what only refuses to write can be read.
     if (this.#isProbed) return
     judgeProbe(answer, this.#prefix)

@@ -4,18 +4,18 @@ import type { Script } from './scripts.ts'
 
 export type Argument = string | Buffer | number
 
-/** Runs a script on the keys of a place, and sends its text along where the server does not know it. */
+/** Runs a script on the keys of some places, and sends its text along where the server does not know it. */
 export async function runScript(
   connection: Connection,
   script: Script,
-  place: Place,
+  places: readonly Place[],
   args: readonly Argument[]
 ): Promise<unknown> {
   try {
-    return await connection.send(place.record, ['EVALSHA', script.sha, ...keysAndArguments(place, args)])
+    return await send(connection, ['EVALSHA', script.sha], places, args)
   } catch (error) {
     if (replyCode(error) !== 'NOSCRIPT') throw error
-    return evaluate(connection, script, place, args)
+    return evaluate(connection, script, places, args)
   }
 }
 
@@ -23,12 +23,20 @@ export async function runScript(
 export function evaluate(
   connection: Connection,
   script: Script,
-  place: Place,
+  places: readonly Place[],
   args: readonly Argument[]
 ): Promise<unknown> {
-  return connection.send(place.record, ['EVAL', script.text, ...keysAndArguments(place, args)])
+  return send(connection, ['EVAL', script.text], places, args)
 }
 
-function keysAndArguments({ record, log }: Place, args: readonly Argument[]): (string | Buffer)[] {
-  return ['2', record, log, ...args.map((arg) => (typeof arg === 'number' ? String(arg) : arg))]
+function send(
+  connection: Connection,
+  command: (string | Buffer)[],
+  places: readonly Place[],
+  args: readonly Argument[]
+): Promise<unknown> {
+  command.push(String(2 * places.length))
+  for (const { record, log } of places) command.push(record, log)
+  for (const arg of args) command.push(typeof arg === 'number' ? String(arg) : arg)
+  return connection.send(places[0]?.record ?? '', command)
 }

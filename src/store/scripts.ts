@@ -1,6 +1,6 @@
 import { hash } from 'node:crypto'
 
-/** A Lua script: it runs atomically, on the two keys of one stream. */
+/** A Lua script: it runs atomically, on the two keys of one stream; `APPEND` on those of several. */
 export interface Script {
   readonly text: string
   readonly sha: string
@@ -94,8 +94,13 @@ return { 'done' }
  * Adds a batch, an end, both, or a beat. There can be one for each event: few arguments, and of the record only what is
  * needed. `head` is home, leaseMs, ttlMs, keep, last, first sequence of the batch or '-', and epoch. Without a batch
  * `lengths` and `frames` are '', without an end the others are not there. `finish` is what followers are told of it.
+ *
+ * Or adds a batch to each of several streams, three arguments each, and answers with an array of what it would have
+ * answered to each.
  */
-export const APPEND: Script = script(`${COMMON}
+export const APPEND: Script = script(`
+local function append(KEYS, ARGV)
+${COMMON}
 local head, lengths, frames, finish, outcome, finishedAt, code, message = unpack(ARGV)
 local home, leaseMs, ttlMs, keep, newLast, batchFirst, epoch = head:match('^(%S+) (%d+) (%d+) (%d+) (%d+) (%S+) (.*)$')
 
@@ -161,6 +166,14 @@ if #old > 0 then redis.call('HDEL', KEYS[1], unpack(old)) end
 if hasBatch and #frames <= ${MAX_NEWS_BYTES} then publish(epoch, keep, newLast, lengths, finish or '', frames)
 elseif hasBatch or outcome then publish(epoch, keep, newLast, '-', finish or '', '') end
 return stored(pacing)
+end
+
+if #KEYS == 2 then return append(KEYS, ARGV) end
+local answers = {}
+for i = 1, #KEYS / 2 do
+  answers[i] = append({ KEYS[2 * i - 1], KEYS[2 * i] }, { ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i] })
+end
+return answers
 `)
 
 /** Reads a page; `position` is that of the client of `instance` that paces the stream, or '' to leave no sign. */
