@@ -2,6 +2,7 @@ import { fork, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import type { Test } from 'tap'
 import type { Ask, Commands, InstanceOptions, Told } from '../fixtures/instance.ts'
+import { builtFixture } from './built-fixture.ts'
 import { eventually } from './eventually.ts'
 import { LogLines } from './log-lines.ts'
 import type { RedisServer } from './redis-server.ts'
@@ -37,8 +38,8 @@ export class Instance {
   errors = ''
 
   static async start(t: Test, options: InstanceOptions): Promise<Instance> {
-    const child = fork(new URL('../fixtures/instance.ts', import.meta.url), {
-      execArgv: ['--import', import.meta.resolve('tsx')],
+    const child = fork(builtFixture('instance'), {
+      execArgv: [],
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
       // JSON knows no Infinity.
       serialization: 'advanced'
