@@ -108,7 +108,9 @@ for (const http2 of [false, true]) {
 
     t.test('a client that has not got all of a finished stream gets the rest of it', async (t) => {
       const { app } = await start(t, {}, { http2 })
-      await app.streams.start(() => Array.from({ length: 60 }, () => 'x'.repeat(100_000)), {
+      // More than there is room for on its way, and little enough for the second that it has, on a machine that is busy.
+      const count = http2 ? 10 : 60
+      await app.streams.start(() => Array.from({ length: count }, () => 'x'.repeat(100_000)), {
         streamId: 's',
         backpressure: 'none'
       })
@@ -119,7 +121,7 @@ for (const http2 of [false, true]) {
       client.resume()
       await closed
       t.equal(await client.waitForEnd(), 'end')
-      t.equal(client.data.length, 60)
+      t.equal(client.data.length, count)
     })
 
     t.test('with retry: false names no delay', async (t) => {
