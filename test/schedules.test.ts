@@ -8,7 +8,7 @@ const STEPS = Number(process.env['SCHEDULE_STEPS'] ?? 100_000)
 const SEED = process.env['SCHEDULE_SEED']
 const PATH = process.env['SCHEDULE_PATH']
 // A failure is made shorter until then.
-const TIME_LIMIT_MS = process.env['SCHEDULE_STEPS'] === undefined ? 90_000 : 2_147_483_647
+const TIME_LIMIT_MS = process.env['SCHEDULE_STEPS'] === undefined ? 230_000 : 2_147_483_647
 
 // Lengths are drawn with a bias to short ones.
 const MAX_LENGTH = 160

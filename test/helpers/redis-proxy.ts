@@ -13,6 +13,9 @@ import type { Script } from '../../src/store/scripts.ts'
  */
 export type AnswerFault = 'cut' | 'lost' | { readonly lateMs: number }
 
+// What may come before the answer that is meant: those to the pings of a poll, and that the script has to follow as text.
+const NOT_YET = /^(\+PONG\r\n)*(-NOSCRIPT|$)/
+
 /** Between an instance and its store: loses the answers to scripts, and connections that subscribe. */
 export class RedisProxy {
   /** Answers that something has happened to. */
@@ -80,8 +83,7 @@ export class RedisProxy {
     })
     server.on('data', (answer: Buffer) => {
       if (isSilent) return
-      // After that the script follows as text, and then the answer that is meant.
-      if (fault !== undefined && !answer.toString('latin1').startsWith('-NOSCRIPT')) {
+      if (fault !== undefined && !NOT_YET.test(answer.toString('latin1'))) {
         this.struck += 1
         if (typeof fault === 'object') passes = late(passes, fault.lateMs)
         else isSilent = true

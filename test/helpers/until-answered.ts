@@ -4,7 +4,7 @@ import { StoreUnavailableError } from '../../src/errors.ts'
 const PATIENCE_MS = 60_000
 const PAUSE_MS = 20
 
-/** Repeats a call of a store until the store answers it. */
+/** Repeats a call until the store answers. */
 export async function untilAnswered<T>(call: () => Promise<T>): Promise<T> {
   for (let waitedMs = 0; ; waitedMs += PAUSE_MS) {
     try {
