@@ -228,18 +228,19 @@ export function testStoreContract(t: Test, createStore: CreateStore): void {
   t.test('streams that append at once are answered one by one', async (t) => {
     const { store: home } = await open(t)
     const addresses = Array.from({ length: 150 }, () => someStream())
-    const [first, fenced = first, missing = first, finished = first] = addresses
-    if (fenced === undefined || missing === undefined || finished === undefined) throw new Error('too few streams')
+    const [, fenced, missing, finished] = addresses as [unknown, StreamAddress, StreamAddress, StreamAddress]
+    const batchOf = (index: number): Batch => {
+      const text = `${index} ${'x'.repeat(index * 20)}`
+      return batch(1, text, text)
+    }
     for (const address of addresses) if (address !== missing) await home.create(address, life('life-1'))
     await home.append(finished, beatOf('life-1', 0, { finish: completed }))
     const answers = await Promise.all(
-      addresses.map((address, index) => {
-        const text = `${index} ${'x'.repeat(index * 20)}`
-        return home.append(address, appendOf(address === fenced ? 'life-2' : 'life-1', batch(1, text, text)))
-      })
+      addresses.map((address, index) =>
+        home.append(address, appendOf(address === fenced ? 'life-2' : 'life-1', batchOf(index)))
+      )
     )
     for (const [index, address] of addresses.entries()) {
-      const text = `${index} ${'x'.repeat(index * 20)}`
       const page = await home.read(address, 0, 10_000)
       if (address === missing) {
         t.strictSame(answers[index], { kind: 'missing' })
@@ -249,7 +250,7 @@ export function testStoreContract(t: Test, createStore: CreateStore): void {
         t.match(page, { stream: { lastSequence: 0 }, batches: [] })
       } else {
         t.strictSame(answers[index], { kind: 'stored', lastSequence: 2, isStopped: false, pacing: undefined })
-        t.strictSame(page?.batches, [batch(1, text, text)])
+        t.strictSame(page?.batches, [batchOf(index)])
       }
     }
   })
