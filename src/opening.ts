@@ -18,10 +18,8 @@ export function openingFrames(
   // Of a log that begins later this still says 0: a cut between this block and the gap must not confirm a hole.
   const has = isAttached && from === 'live' ? sequence : 0
   if (!hasControlEvents) return retryLine(retryMs) + idLine(stream.epoch, has)
-  const start = streamStartFrame(stream.streamId, stream.epoch, has)
-  return arrival === 'restarted'
-    ? retryBlock(retryMs) + gapFrame(LOST_GAP) + start
-    : retryLine(retryMs) + start + gapFrame(gap)
+  const retry = arrival === 'restarted' ? retryBlock(retryMs) + gapFrame(LOST_GAP) : retryLine(retryMs)
+  return retry + streamStartFrame(stream.streamId, stream.epoch, has) + gapFrame(gap)
 }
 
 function gapFrame(gap: Gap | undefined): string {

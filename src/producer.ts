@@ -257,7 +257,7 @@ export class Producer implements Task {
   #failAndClose(error: unknown): false {
     this.#isClosing = true
     this.#sink?.onFailed(error)
-    this.#abortSignal(error)
+    this.#abortSignal(new DOMException('The stream failed', { name: 'AbortError', cause: error }))
     this.#close()
     return false
   }

@@ -7,7 +7,7 @@ import { RegistryFullError, ShuttingDownError, TooManyClientsError, TooManyStrea
 import { EventStream, type StreamHost } from './event-stream.ts'
 import { Heartbeat } from './heartbeat.ts'
 import { logSafely } from './log-safely.ts'
-import type { Entry, Gap } from './replay.ts'
+import type { Entry } from './replay.ts'
 import type { ClientSettings, RegistrySettings, StreamCall } from './settings.ts'
 import { Shutdown, type ShutdownTarget } from './shutdown.ts'
 import { SignalWatch } from './signal-watch.ts'
@@ -375,9 +375,9 @@ export class Registry implements StreamSource, StreamHost, SubscriberHost, Shutd
     this.#remove(stream)
   }
 
-  onOpened(isResumed: boolean, gap: Gap | undefined, replayedEvents: number): void {
+  onOpened(isResumed: boolean, gaps: number, replayedEvents: number): void {
     if (isResumed) this.counters.resumed += 1
-    if (gap !== undefined) this.counters.gaps += 1
+    this.counters.gaps += gaps
     this.counters.replayedEvents += replayedEvents
   }
 

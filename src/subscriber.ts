@@ -4,7 +4,7 @@ import { HEARTBEAT, idLine, MAX_MILLISECONDS, retryFrame } from './frame.ts'
 import type { Heartbeat, Watched } from './heartbeat.ts'
 import { openingFrames } from './opening.ts'
 import type { ClientReader } from './pace.ts'
-import { LOST_GAP, resolveReplay, type Entry, type Gap, type ReplayStart } from './replay.ts'
+import { resolveReplay, type Entry, type ReplayStart } from './replay.ts'
 import { jitter, jitterRetry } from './retry.ts'
 import type { ClientSettings } from './settings.ts'
 import type { Transport } from './transport.ts'
@@ -15,7 +15,7 @@ export interface SubscriberHost {
   readonly clock: Clock
   readonly turn: Turn
   readonly heartbeat: Heartbeat
-  onOpened(resumed: boolean, gap: Gap | undefined, replayedEvents: number): void
+  onOpened(resumed: boolean, gaps: number, replayedEvents: number): void
   onStalled(): void
   /** The client left in the middle. */
   onLeft(stream: EventStream): void
@@ -121,9 +121,10 @@ export class Subscriber implements ClientReader, Task, Watched {
   }
 
   #announce({ arrival, cursor }: Entry, { gap, sequence }: ReplayStart): void {
-    if (arrival !== 'attached') return this.#host.onOpened(false, arrival === 'restarted' ? LOST_GAP : undefined, 0)
+    const gaps = Number(arrival === 'restarted') + Number(gap !== undefined)
+    if (arrival !== 'attached') return this.#host.onOpened(false, gaps, 0)
     const isResumed = cursor.kind !== 'none' && gap === undefined
-    this.#host.onOpened(isResumed, gap, this.#stream.log.lastSequence - sequence)
+    this.#host.onOpened(isResumed, gaps, this.#stream.log.lastSequence - sequence)
   }
 
   // ── bytes ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -412,6 +412,16 @@ test('an iterator without throw, or with a hostile one, fails and is closed', as
   }
 })
 
+test('whoever fails for what it yielded sees its signal abort as always, with what was wrong as the cause', async (t) => {
+  let reason: unknown
+  await run((signal) => {
+    signal.addEventListener('abort', () => (reason = signal.reason))
+    return iterable({ next: async () => ({ value: 'bad' }) })
+  })
+  t.ok(reason instanceof DOMException)
+  t.match(reason, { name: 'AbortError', cause: { message: 'no event: bad' } })
+})
+
 test('a generator that catches and yields the same for ever does not starve the event loop', async (t) => {
   const { producer, sink } = create(function* () {
     for (;;) {

@@ -513,7 +513,7 @@ test('the counters tell what happened', async (t) => {
   attach(a, { lastEventId: `${a.epoch}.0` })
   attach(c, { arrival: 'restarted' })
   await turn()
-  t.match(registry.stats(), { clients: 5, attached: 5, resumed: 1, gaps: 3, events: 3, bufferedEvents: 2 })
+  t.match(registry.stats(), { clients: 5, attached: 5, resumed: 1, gaps: 4, events: 3, bufferedEvents: 2 })
   t.equal(registry.stats().replayedEvents, 0 + 2 + 2)
   feeds[0].end()
   feeds[1].fail(new Error('x'))

@@ -44,6 +44,21 @@ test('a restarted stream says that the old one is lost, before it begins', async
   t.strictSame(transport.controlData('stream-gap'), { reason: 'lost', missed: null, resumesAt: null })
 })
 
+test('a restarted stream that was trimmed before its body began says so, too', async (t) => {
+  const { registry, start, attach } = createRegistry(t, { ...NEVER, bufferSize: 2 })
+  const feed = new Feed()
+  const stream = start(feed.handler, { streamId: 'a', backpressure: 'none' })
+  const { transport, open } = attach(stream, { arrival: 'restarted', lastEventId: 'old.7', opens: false })
+  feed.push('1', '2', '3', '4', '5')
+  await turn()
+  open()
+  await turn()
+  t.strictSame(transport.control, ['stream-gap', 'stream-start', 'stream-gap'])
+  t.match(transport.text, '{"reason":"trimmed","missed":3,"resumesAt":4}')
+  t.strictSame(transport.data, ['4', '5'])
+  t.equal(registry.stats().gaps, 2)
+})
+
 test('a log that begins later is announced as 0, then the gap', async (t) => {
   const { start, attach } = createRegistry(t, { ...NEVER, bufferSize: 2 })
   const feed = new Feed()
