@@ -37,11 +37,14 @@ export class Capacity {
     stream.links.queue?.remove(stream)
   }
 
-  /** The finished stream that gives way first: the oldest finish without clients, else the oldest finish. */
-  nextFinished(): EventStream | undefined {
+  /**
+   * The finished stream that gives way first, of those that may: the oldest finish without clients, else the oldest
+   * finish.
+   */
+  nextFinished(mayGiveWay: (stream: EventStream) => boolean = () => true): EventStream | undefined {
     let withClients: EventStream | undefined
     for (let stream = this.#finished.first; stream !== undefined; stream = stream.links.next) {
-      if (stream.isLoading) continue
+      if (stream.isLoading || !mayGiveWay(stream)) continue
       if (stream.clients === 0) return stream
       withClients ??= stream
     }

@@ -1,7 +1,7 @@
 import type { EventStream } from './event-stream.ts'
 import type { Feeder } from './feeder.ts'
 import type { StoreAccess } from './store-access.ts'
-import type { Finish, News, Page, StoredPace, StreamAddress } from './store/store.ts'
+import type { Finish, News, Page, Sign, StoredPace, StreamAddress } from './store/store.ts'
 
 /** What a follower tells of its replica. */
 export interface FollowerHost {
@@ -148,9 +148,9 @@ export class Follower implements Feeder {
     while (this.#wantsRead && !this.#isReleased) {
       this.#wantsRead = false
       const askedAt = this.#store.now()
-      const position = this.#positionToSign()
-      const page = await this.#read(position)
-      if (position !== undefined) this.#signedAt = askedAt
+      const sign = this.#signToLeave()
+      const page = await this.#read(sign)
+      if (sign !== undefined) this.#signedAt = askedAt
       if (this.#isReleased) return
       if (page === undefined) this.#onMissing()
       else if (page.stream.epoch !== this.stream.epoch) this.#host.onGone(this.stream)
@@ -159,20 +159,20 @@ export class Follower implements Feeder {
     }
   }
 
-  async #read(position: number | undefined): Promise<Page | undefined> {
+  async #read(sign: Sign | undefined): Promise<Page | undefined> {
     try {
-      return await this.#store.read(this.#address, this.stream.log.lastSequence, PAGE_BYTES, position)
+      return await this.#store.read(this.#address, this.stream.log.lastSequence, PAGE_BYTES, sign)
     } catch (error) {
-      if (position !== undefined) this.#wantsSign = true
+      if (sign !== undefined) this.#wantsSign = true
       throw error
     }
   }
 
-  #positionToSign(): number | undefined {
+  #signToLeave(): Sign | undefined {
     if (!this.#wantsSign) return undefined
     this.#wantsSign = false
     this.#signedSequence = this.#position ?? this.#signedSequence
-    return this.#signedSequence
+    return { epoch: this.stream.epoch, position: this.#signedSequence }
   }
 
   // Whether the replica has everything that the store had then.

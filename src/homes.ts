@@ -1,11 +1,14 @@
 import type { FastifyBaseLogger } from 'fastify'
-import type { Clock } from './clock.ts'
+import type { Clock, Timer } from './clock.ts'
 import type { EventStream } from './event-stream.ts'
 import { logSafely } from './log-safely.ts'
 import { Mirror, type MirrorHost } from './mirror.ts'
 import type { Registry } from './registry.ts'
 import type { StoreAccess } from './store-access.ts'
 import type { NewLife, StreamAddress } from './store/store.ts'
+
+// How long, while the instance closes, until the store is brought again what it has refused.
+const RETRY_MS = 200
 
 /** The streams that run in this process and are copied into the store. */
 export class Homes implements MirrorHost {
@@ -75,8 +78,14 @@ export class Homes implements MirrorHost {
 
   /** Brings the store what it does not have, for at most `timeoutMs`. All streams have finished. */
   async close(timeoutMs: number): Promise<void> {
-    this.retry()
+    let timer: Timer | undefined
+    const retry = (): void => {
+      this.retry()
+      timer = this.clock.setTimer(retry, RETRY_MS)
+    }
+    retry()
     await this.#allMirrored(timeoutMs)
+    if (timer !== undefined) this.clock.clearTimer(timer)
     for (const mirror of this.#mirrors.values()) mirror.giveUp()
   }
 

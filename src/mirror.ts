@@ -94,9 +94,10 @@ export class Mirror implements MirrorReader, Task {
 
   get others(): Position | undefined {
     if (this.#others === undefined || this.isDetached) return undefined
-    const { log } = this.stream
-    const sequence = Math.max(this.#others, log.firstSequence - 1)
-    return { sequence, offset: log.offsetAfter(sequence) }
+    const { firstSequence, lastSequence } = this.stream.log
+    // What a store says is not taken on trust.
+    const sequence = Math.min(Math.max(this.#others, firstSequence - 1), lastSequence)
+    return { sequence, offset: this.stream.log.offsetAfter(sequence) }
   }
 
   get hasClients(): boolean {

@@ -196,15 +196,15 @@ export class Registry implements StreamSource, StreamHost, SubscriberHost, Shutd
   }
 
   /**
-   * Takes in a stream that runs elsewhere. Only finished streams and other replicas give way to it.
+   * Takes in a stream that runs elsewhere. Only other replicas and finished streams that the store has give way to it.
    *
    * @throws FST_ERR_RSSE_SHUTTING_DOWN, FST_ERR_RSSE_REGISTRY_FULL
    */
   addReplica(stream: EventStream): void {
     if (this.isShuttingDown) throw new ShuttingDownError()
     while (this.size >= this.#settings.maxStreams || this.#isOverBudget(0)) {
-      const oldest = this.#capacity.nextFinished()
-      if (oldest === undefined) throw new RegistryFullError(`all of the ${this.size} streams here are running`)
+      const oldest = this.#capacity.nextFinished(({ readers }) => readers.mirror === undefined)
+      if (oldest === undefined) throw new RegistryFullError(`all of the ${this.size} streams here are needed`)
       this.#evict(oldest)
     }
     this.#streams.set(keyOf(stream.streamId, stream.owner), stream)
@@ -232,7 +232,7 @@ export class Registry implements StreamSource, StreamHost, SubscriberHost, Shutd
   /**
    * Attaches a response to a stream.
    *
-   * @throws FST_ERR_RSSE_TOO_MANY_CLIENTS
+   * @throws FST_ERR_RSSE_TOO_MANY_CLIENTS, FST_ERR_RSSE_REGISTRY_FULL
    */
   attach(stream: EventStream, entry: Entry, settings: ClientSettings): Subscriber {
     this.assertMayAttach(stream)
@@ -242,10 +242,12 @@ export class Registry implements StreamSource, StreamHost, SubscriberHost, Shutd
     return subscriber
   }
 
-  /** @throws FST_ERR_RSSE_TOO_MANY_CLIENTS */
-  assertMayAttach({ clients }: EventStream): void {
+  /** @throws FST_ERR_RSSE_TOO_MANY_CLIENTS, FST_ERR_RSSE_REGISTRY_FULL */
+  assertMayAttach({ clients, isHome, isRemoved, isFinished }: EventStream): void {
     const { maxClientsPerStream } = this.#settings
     if (clients >= maxClientsPerStream) throw new TooManyClientsError(maxClientsPerStream)
+    // A replica that had to give way as soon as it was there: nothing fills it any more.
+    if (!isHome && isRemoved && !isFinished) throw new RegistryFullError('there is no room for a replica')
   }
 
   // ── remove ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -84,9 +84,9 @@ export class Replicas implements FollowerHost {
     const follower = this.#followers.get(stream)
     if (follower !== undefined) return follower.leaveSign()
     if (!stream.isFinished) return
-    const { streamId, owner, log, readers } = stream
+    const { streamId, owner, epoch, log, readers } = stream
     const position = readers.sequenceOf('slowest') ?? log.lastSequence
-    this.#access.read({ streamId, owner }, log.lastSequence, 0, position).catch(() => {})
+    this.#access.read({ streamId, owner }, log.lastSequence, 0, { epoch, position }).catch(() => {})
   }
 
   /** Whether what was told last of the clients of a stream still holds. */

@@ -237,6 +237,11 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
 
   // Where no answer comes, the life stays in the store without a beat: it is ours at the next request, or lost after a lease.
   #discard(address: StreamAddress, { epoch }: NewLife): void {
+    this.#unrun.disown(epoch, address)
+    this.#takeBack(epoch, address)
+  }
+
+  #takeBack(epoch: string, address: StreamAddress): void {
     const discarding = this.#access
       .discard(address, epoch)
       .then(
@@ -272,7 +277,9 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
       return here
     }
     if (here !== undefined) {
-      if (!here.isRemoved && (this.#homes.has(here) || page?.stream.epoch === here.epoch)) {
+      // What runs is put back where the store has lost it; a replica has the patience to wait for that.
+      const isStill = page === undefined ? !here.isFinished : page.stream.epoch === here.epoch
+      if (!here.isRemoved && (this.#homes.has(here) || isStill)) {
         this.#checkedAt.set(here, this.#clock.now())
         if (page !== undefined) await this.#replicas.update(here, page)
         if (!here.isRemoved) return here
@@ -291,7 +298,7 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
   // Whoever has nothing yet reads for a client that is about to attach: its sign is left on the way.
   #read(address: StreamAddress, here?: EventStream): Promise<Page | undefined> {
     return here === undefined
-      ? this.#access.read(address, 0, PAGE_BYTES, 0)
+      ? this.#access.read(address, 0, PAGE_BYTES, { epoch: undefined, position: 0 })
       : this.#access.read(address, here.log.lastSequence, PAGE_BYTES)
   }
 
@@ -354,12 +361,22 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
     await this.#homes.close(timeoutMs)
     // A life that is being entered for nobody is taken back.
     await settledWithin(this.#asking.values(), until - this.#clock.now(), this.#clock)
-    await settledWithin(this.#discarding, until - this.#clock.now(), this.#clock)
+    await this.#takeBackUntil(until)
     await this.#store.close(Math.max(0, until - this.#clock.now()))
+  }
+
+  async #takeBackUntil(until: number): Promise<void> {
+    for (;;) {
+      await settledWithin(this.#discarding, until - this.#clock.now(), this.#clock)
+      const disowned = this.#unrun.disowned()
+      if (disowned.length === 0 || this.#clock.now() + PAUSE_MS >= until) return
+      await this.#pause()
+      for (const [epoch, address] of disowned) this.#takeBack(epoch, address)
+    }
   }
 }
 
-// How long until a record that cannot be read is looked at again.
+// How long until a record that cannot be read is looked at again, or one that shall not stay is taken back again.
 const PAUSE_MS = 50
 
 // What clients elsewhere move on by before they tell: half of what is read ahead of them.

@@ -7,6 +7,7 @@ import type {
   News,
   NewLife,
   Page,
+  Sign,
   StoredStream,
   StreamAddress,
   StreamStore
@@ -66,8 +67,8 @@ export class StoreAccess {
     return this.#judge(this.#store.append(address, append))
   }
 
-  read(address: StreamAddress, after: number, maxBytes: number, position?: number): Promise<Page | undefined> {
-    return this.#judge(this.#store.read(address, after, maxBytes, position))
+  read(address: StreamAddress, after: number, maxBytes: number, sign?: Sign): Promise<Page | undefined> {
+    return this.#judge(this.#store.read(address, after, maxBytes, sign))
   }
 
   stop(address: StreamAddress): Promise<boolean> {

@@ -131,8 +131,8 @@ test('a sign of a client that could not be left is left again soon', async (t) =
   await pass(LEASE_MS / 3 - POLL_MS)
   other.attach(await other.find('a'))
   let isRefused = true
-  other.store.onCall = ({ position }) => {
-    if (position !== undefined && isRefused) refuse()
+  other.store.onCall = ({ sign }) => {
+    if (sign !== undefined && isRefused) refuse()
   }
   await pass((LEASE_MS * 2) / 3 + POLL_MS + STEP_MS, () => feed.push('x'))
   isRefused = false
@@ -159,8 +159,8 @@ test('replays of a finished stream cost the store one sign a round, not one for 
   await pass(POLL_MS)
   for (const { attach, find, store } of [home, other]) {
     let signs = 0
-    store.onCall = ({ position }) => {
-      if (position !== undefined) signs += 1
+    store.onCall = ({ sign }) => {
+      if (sign !== undefined) signs += 1
     }
     for (let count = 0; count < 40; count++) {
       const { transport } = attach(await find('a'))
@@ -187,4 +187,105 @@ test('a client that has seen the end before the store has it waits for it', asyn
   home.store.comeBack()
   await pass(POLL_MS)
   t.equal(found?.outcome, 'completed')
+})
+
+// ── lives that are not there any more ────────────────────────────────────────────────────────────────────────────────
+
+const ADDRESS = { streamId: 'a', owner: undefined }
+
+test('an instance that had a longer life of this name leaves no sign of it in the one that has begun since', async (t) => {
+  const { server, connect, pass } = createSharedSystem(t)
+  const [old, fresh] = [await connect(), await connect()]
+  const [oldFeed, freshFeed] = [new Feed(), new Feed()]
+  await old.start(oldFeed, 'a')
+  const client = old.attach(await old.find('a'))
+  for (let event = 0; event < 600; event++) oldFeed.push('old')
+  await pass(STEP_MS)
+  server.delete(ADDRESS)
+  const stream = await fresh.start(freshFeed, 'a')
+  freshFeed.push('1')
+  await pass(LEASE_MS)
+  t.equal(client.transport.outcome, 'truncated', 'it was sent away')
+  t.notOk(stream.hasClients)
+  freshFeed.push('2')
+  await turn()
+  t.equal(stream.log.lastSequence, 2)
+})
+
+test('a sign from beyond the end, which nobody here leaves, counts as one at the end', async (t) => {
+  const { other, feed, stream, pass } = await watchedElsewhere(t)
+  await other.store.read(ADDRESS, 0, 0, { epoch: stream.epoch, position: 600 })
+  feed.push('2')
+  await pass(STEP_MS)
+  feed.push('3')
+  await pass(STEP_MS)
+  t.equal(stream.log.lastSequence, 3)
+})
+
+test('a replica waits for its home to put it back, whoever asks for it meanwhile', async (t) => {
+  const { server, pass, other, feed, stream, client } = await watchedElsewhere(t)
+  await pass(LEASE_MS)
+  server.delete(ADDRESS)
+  const cursor = { kind: 'position', epoch: stream.epoch, sequence: 2 } as const
+  let found: EventStream | undefined
+  void Promise.resolve(other.streams.find('a', undefined, cursor)).then((stream) => (found = stream))
+  await pass(LEASE_MS / 3)
+  feed.push('2')
+  await pass(POLL_MS)
+  t.equal(found?.epoch, stream.epoch)
+  t.strictSame(client.transport.data, ['1', '2'])
+  t.equal(client.transport.outcome, undefined)
+})
+
+test('a finished stream that the store does not have yet makes no room for a replica', async (t) => {
+  const { connect, pass } = createSharedSystem(t)
+  const [home, other] = [await connect({ maxActiveStreams: 1 }), await connect()]
+  const feed = new Feed()
+  await home.start(feed, 'a')
+  home.store.onCall = ({ append }) => {
+    if (append?.batch !== undefined) refuse()
+  }
+  feed.push('1')
+  feed.end()
+  await pass(2 * LEASE_MS)
+  await other.start(new Feed(), 'b')
+  await t.rejects(home.find('b'), { code: 'FST_ERR_RSSE_REGISTRY_FULL' })
+  home.store.onCall = () => {}
+  await pass(LEASE_MS)
+  t.match(await other.streams.look(ADDRESS), { lastSequence: 1, finish: { outcome: 'completed' } })
+  t.ok(await home.find('b'), 'it has it now')
+})
+
+test('nobody is attached to a replica that had to give way as soon as it was there', async (t) => {
+  const { connect } = createSharedSystem(t)
+  const [home, other] = [await connect(), await connect({ maxActiveStreams: 1 })]
+  await home.start(new Feed(), 'a')
+  await home.start(new Feed(), 'b')
+  const stream = await other.find('a')
+  await other.find('b')
+  t.throws(() => other.attach(stream), { code: 'FST_ERR_RSSE_REGISTRY_FULL' })
+})
+
+test('what the store refuses while an instance closes is brought again', async (t) => {
+  const { server, pass, home, other, stream } = await watchedElsewhere(t)
+  const unwanted = { streamId: 'unwanted', owner: undefined }
+  const refusals = { finish: 2, discard: 3 }
+  home.store.onCall = ({ name, append }) => {
+    if (append?.finish !== undefined && refusals.finish-- > 0) refuse()
+    if (name === 'discard' && refusals.discard-- > 0) refuse()
+  }
+  const throwing = Object.assign(new Feed(), {
+    handler: () => {
+      throw new Error('not today')
+    }
+  })
+  await t.rejects(home.start(throwing, 'unwanted'), { message: 'not today' })
+  await turn()
+  t.ok(server.find(unwanted))
+  stream.cut('Server shutdown')
+  const closed = home.streams.close(1_000)
+  await pass(1_000)
+  await closed
+  t.match(await other.streams.look(ADDRESS), { finish: { outcome: 'lost' } })
+  t.equal(server.find(unwanted), undefined)
 })

@@ -19,6 +19,7 @@ import type {
   News,
   NewLife,
   Page,
+  Sign,
   StoreHost,
   StreamAddress,
   StreamStore
@@ -146,13 +147,13 @@ export class RedisStore implements StreamStore {
     return error === undefined ? [...args, ...end] : [...args, ...end, error.code, error.message]
   }
 
-  async read(address: StreamAddress, after: number, maxBytes: number, position?: number): Promise<Page | undefined> {
+  async read(address: StreamAddress, after: number, maxBytes: number, sign?: Sign): Promise<Page | undefined> {
     try {
-      return await this.#readPage(address, after, maxBytes, position)
+      return await this.#readPage(address, after, maxBytes, sign)
     } catch (error) {
       // A server that refuses to write can still be read: then without leaving a sign.
       const isRefused = error instanceof StoreUnavailableError && replyCode(error.cause) !== undefined
-      if (position === undefined || !isRefused) throw error
+      if (sign === undefined || !isRefused) throw error
       return this.#readPage(address, after, maxBytes, undefined)
     }
   }
@@ -161,9 +162,10 @@ export class RedisStore implements StreamStore {
     address: StreamAddress,
     after: number,
     maxBytes: number,
-    position: number | undefined
+    sign: Sign | undefined
   ): Promise<Page | undefined> {
-    const { kind, parts } = await this.#run(READ, address, [after, maxBytes, this.instance, position ?? ''])
+    const signArguments = sign === undefined ? [] : [this.instance, sign.position, sign.epoch ?? '']
+    const { kind, parts } = await this.#run(READ, address, [after, maxBytes, ...signArguments])
     if (kind !== 'page') return undefined
     return { stream: readStream(parts.list()), batches: readBatches(parts.list(), after) }
   }

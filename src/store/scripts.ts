@@ -99,6 +99,7 @@ return { 'done' }
  * answered to each.
  */
 export const APPEND: Script = script(`
+-- Its parameters hide those of the script, so that what follows is about one stream.
 local function append(KEYS, ARGV)
 ${COMMON}
 local head, lengths, frames, finish, outcome, finishedAt, code, message = unpack(ARGV)
@@ -176,12 +177,15 @@ end
 return answers
 `)
 
-/** Reads a page; `position` is that of the client of `instance` that paces the stream, or '' to leave no sign. */
+/**
+ * Reads a page; `position` is that of the client of `instance` that paces the stream, or not there to leave no sign. It
+ * holds for one life, or with '' as `epoch` for whichever is there.
+ */
 export const READ: Script = script(`${RECORD}
-local after, maxBytes, instance, position = unpack(ARGV)
+local after, maxBytes, instance, position, epoch = unpack(ARGV)
 
 if not isThere then return { 'missing' } end
-if position ~= '' then
+if position and (epoch == '' or epoch == m.epoch) then
   expireLater(m.ttl)
   redis.call('HSET', KEYS[1], 'signs', '1', 'sign:' .. instance, position .. ' ' .. text(now))
 end

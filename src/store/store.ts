@@ -91,6 +91,14 @@ export type AppendAnswer =
   | { readonly kind: 'fenced' }
   | { readonly kind: 'missing' }
 
+/** What an instance with clients of a stream leaves. */
+export interface Sign {
+  /** The life that they read; undefined for clients that are about to attach to whatever there is. */
+  readonly epoch: string | undefined
+  /** The last event of the client here that paces the stream. */
+  readonly position: number
+}
+
 /** One page of a stream, read atomically with its state. */
 export interface Page {
   readonly stream: StoredStream
@@ -151,10 +159,10 @@ export interface StreamStore {
   append(address: StreamAddress, append: Append): Promise<AppendAnswer>
 
   /**
-   * What follows `after`, at most about `maxBytes` of frames (0: the state alone), but a whole batch at least. `position`
-   * leaves a sign: that of the client here that paces the stream.
+   * What follows `after`, at most about `maxBytes` of frames (0: the state alone), but a whole batch at least. Leaves
+   * `sign`, unless the stream is in another life by now: its home would take the position for one in its own.
    */
-  read(address: StreamAddress, after: number, maxBytes: number, position?: number): Promise<Page | undefined>
+  read(address: StreamAddress, after: number, maxBytes: number, sign?: Sign): Promise<Page | undefined>
 
   /** Asks the home to stop; `false` where the stream of this name is not running. */
   stop(address: StreamAddress): Promise<boolean>

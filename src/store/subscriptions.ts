@@ -69,7 +69,10 @@ export class Subscriptions {
     if (!this.#listeners.has(channel)) return
     await connection.subscribe(channel)
     confirmed.add(channel)
-    if (confirmed === this.#confirmed) this.#tell(channel, undefined)
+    if (confirmed !== this.#confirmed) return
+    if (this.#listeners.has(channel)) this.#tell(channel, undefined)
+    // The last one who listened has gone meanwhile.
+    else void this.#settle(channel)
   }
 
   #tell(channel: string, message: Buffer | undefined): void {

@@ -9,6 +9,7 @@ import type {
   News,
   NewLife,
   Page,
+  Sign,
   StoreHost,
   StoredStream,
   StreamAddress,
@@ -17,7 +18,7 @@ import type {
 
 type Listener = (news: News | undefined) => void
 
-interface Sign {
+interface LeftSign {
   readonly position: number
   readonly leftAt: number
 }
@@ -31,7 +32,7 @@ interface Life extends NewLife {
   isStopped: boolean
   finish: Finish | undefined
   batches: Batch[]
-  readonly signs: Map<string, Sign>
+  readonly signs: Map<string, LeftSign>
   expiresAt: number
 }
 
@@ -82,7 +83,7 @@ export interface StoreCall {
   readonly name: 'create' | 'discard' | 'append' | 'read' | 'stop' | 'reap'
   readonly address: StreamAddress
   readonly append?: Append
-  readonly position?: number | undefined
+  readonly sign?: Sign | undefined
 }
 
 /** The answer of a store that gives none: for `onCall` and `onAnswer`. */
@@ -141,8 +142,8 @@ export class MemoryStore implements StreamStore {
     return this.#ask({ name: 'append', address, append }, () => this.#append(address, append))
   }
 
-  read(address: StreamAddress, after: number, maxBytes: number, position?: number): Promise<Page | undefined> {
-    return this.#ask({ name: 'read', address, position }, () => this.#read(address, after, maxBytes, position))
+  read(address: StreamAddress, after: number, maxBytes: number, sign?: Sign): Promise<Page | undefined> {
+    return this.#ask({ name: 'read', address, sign }, () => this.#read(address, after, maxBytes, sign))
   }
 
   stop(address: StreamAddress): Promise<boolean> {
@@ -236,11 +237,11 @@ export class MemoryStore implements StreamStore {
     return this.#stored(life)
   }
 
-  #read(address: StreamAddress, after: number, maxBytes: number, position: number | undefined): Page | undefined {
+  #read(address: StreamAddress, after: number, maxBytes: number, sign: Sign | undefined): Page | undefined {
     const life = this.#server.find(address)
     if (life === undefined) return undefined
-    if (position !== undefined) {
-      life.signs.set(this.instance, { position, leftAt: this.#clock.now() })
+    if (sign !== undefined && (sign.epoch === undefined || sign.epoch === life.epoch)) {
+      life.signs.set(this.instance, { position: sign.position, leftAt: this.#clock.now() })
       this.#keep(life)
     }
     const batches: Batch[] = []

@@ -28,6 +28,7 @@ export interface Instance extends Pick<RegistryFixture, 'registry' | 'attach'> {
 }
 
 export interface SharedSystem {
+  readonly server: MemoryServer
   readonly clock: ManualClock
   connect(options?: StreamPluginOptions): Promise<Instance>
   /** Lets time pass, and what happens in it happen. */
@@ -41,6 +42,7 @@ export function createSharedSystem(t: Test): SharedSystem {
   const { log } = createRecordingLog()
   return {
     clock,
+    server,
     async connect(options = {}) {
       const settings = resolvePluginOptions(options)
       const { registry, attach } = createRegistry(t, options, clock)

@@ -7,6 +7,7 @@ import type {
   Finish,
   News,
   NewLife,
+  Sign,
   StreamAddress,
   StreamStore
 } from '../../src/store/store.ts'
@@ -45,6 +46,11 @@ function batch(firstSequence: number, ...frames: string[]): Batch {
     frames: Buffer.from(frames.join('')),
     lengths: frames.map((frame) => Buffer.byteLength(frame))
   }
+}
+
+/** The sign of a client that has everything up to `position`. */
+function signAt(position: number, epoch?: string): Sign {
+  return { epoch, position }
 }
 
 function appendOf(epoch: string, { firstSequence, frames, lengths }: Batch, more: Partial<Append> = {}): Append {
@@ -178,7 +184,7 @@ export function testStoreContract(t: Test, createStore: CreateStore): void {
   t.test('what is not there is missing', async (t) => {
     const { store } = await open(t)
     const address = someStream()
-    t.equal(await store.read(address, 0, 1_000, 0), undefined)
+    t.equal(await store.read(address, 0, 1_000, signAt(0)), undefined)
     t.strictSame(await store.append(address, appendOf('life-1', batch(1, 'one'))), { kind: 'missing' })
     t.strictSame(await store.append(address, beatOf('life-1', 0, { finish: completed })), { kind: 'missing' })
     t.equal(await store.stop(address), false)
@@ -368,7 +374,7 @@ export function testStoreContract(t: Test, createStore: CreateStore): void {
     const first = 999_999_999_999_990
     await home.append(address, appendOf('life-1', batch(first, 'a', 'b'), { keep: first }))
     await home.append(address, appendOf('life-1', batch(first + 2, 'c'), { keep: first + 1 }))
-    const page = await home.read(address, first + 1, 1_000, first)
+    const page = await home.read(address, first + 1, 1_000, signAt(first))
     t.match(page, { stream: { firstSequence: first + 1, lastSequence: first + 2 } })
     t.strictSame(page?.batches, [batch(first + 2, 'c')])
   })
@@ -447,14 +453,14 @@ export function testStoreContract(t: Test, createStore: CreateStore): void {
       const answer = await home.append(address, beatOf('life-1', 3))
       return answer.kind === 'stored' ? answer.pacing : answer
     }
-    await home.read(address, 0, 0, 1)
+    await home.read(address, 0, 0, signAt(1))
     await second.read(address, 0, 0)
     t.equal(await slowest(), undefined, 'no sign of another')
-    await second.read(address, 0, 0, 3)
+    await second.read(address, 0, 0, signAt(3))
     t.equal(await slowest(), 3)
-    await third.read(address, 0, 1_000, 0)
+    await third.read(address, 0, 1_000, signAt(0))
     t.equal(await slowest(), 0)
-    await third.read(address, 0, 0, 2)
+    await third.read(address, 0, 0, signAt(2))
     t.equal(await slowest(), 2)
   })
 
@@ -463,16 +469,26 @@ export function testStoreContract(t: Test, createStore: CreateStore): void {
     const address = someStream()
     await home.create(address, life('life-1', { pace: { by: 'fastest', events: 10, bytes: 1_000 } }))
     await home.append(address, appendOf('life-1', batch(1, 'one', 'two', 'three')))
-    await second.read(address, 0, 0, 1)
-    await third.read(address, 0, 0, 2)
+    await second.read(address, 0, 0, signAt(1))
+    await third.read(address, 0, 0, signAt(2))
     t.match(await home.append(address, beatOf('life-1', 3)), { kind: 'stored', pacing: 2 })
+  })
+
+  t.test('a sign of clients of another life is not left', async (t) => {
+    const { home, address } = await start(t, 'one')
+    const { store: other } = await open(t)
+    const page = await other.read(address, 0, 1_000, signAt(600, 'life-0'))
+    t.match(page, { stream: { epoch: 'life-1' }, batches: [{}] }, 'it is told of this one')
+    t.match(await home.append(address, beatOf('life-1', 1)), { kind: 'stored', pacing: undefined })
+    await other.read(address, 0, 1_000, signAt(1, 'life-1'))
+    t.match(await home.append(address, beatOf('life-1', 1)), { kind: 'stored', pacing: 1 })
   })
 
   t.test('a sign counts for a lease', async (t) => {
     const [{ store: home }, { store: other }] = [await open(t, SHORT_LEASE_MS), await open(t, SHORT_LEASE_MS)]
     const address = someStream()
     await home.create(address, life('life-1'))
-    await other.read(address, 0, 0, 0)
+    await other.read(address, 0, 0, signAt(0))
     t.match(await home.append(address, beatOf('life-1', 0)), { pacing: 0 })
     await delay(SHORT_LEASE_MS + 100)
     t.match(await home.append(address, beatOf('life-1', 0)), { kind: 'stored', pacing: undefined })
@@ -515,7 +531,7 @@ export function testStoreContract(t: Test, createStore: CreateStore): void {
     }
     for (let round = 0; round < 12; round++) {
       await delay(100)
-      await store.read(kept, 0, 0, 1)
+      await store.read(kept, 0, 0, signAt(1))
     }
     t.equal(await store.read(left, 0, 1_000), undefined)
     t.strictSame((await store.read(kept, 0, 1_000))?.batches, [batch(1, 'one')])
