@@ -1,10 +1,14 @@
 import { EventSourceParserStream, type EventSourceMessage } from 'eventsource-parser/stream'
 
+// No room for now, or nobody behind the proxy: it passes.
+const AWAY = new Set([502, 503, 504])
+
 /**
  * Reads a stream with `fetch`, for what EventSource cannot do: a POST, headers of your own. It comes back with
- * `last-event-id` after a lost connection, and returns when the stream has ended. Works in browsers and in Node.
+ * `last-event-id` after a lost connection, asks again like EventSource for as long as nobody answers or has room, and
+ * returns when the stream has ended. Works in browsers and in Node.
  *
- * @throws what `fetch` throws when `init.signal` aborts; an `Error` when the server refuses the request
+ * @throws what `fetch` throws when `init.signal` aborts; an `Error` when the server refuses the request for good
  */
 export async function* readEvents(url: string, init: RequestInit = {}): AsyncGenerator<EventSourceMessage, void> {
   let lastEventId: string | undefined
@@ -17,8 +21,9 @@ export async function* readEvents(url: string, init: RequestInit = {}): AsyncGen
 
     const response = await fetch(url, { ...init, headers }).catch(giveUpIfAborted)
     if (response?.status === 204) return // we have everything
-    if (response && !response.ok) throw new Error(`${url} answered ${response.status}: ${await response.text()}`)
-
+    if (response && !response.ok && !AWAY.has(response.status)) {
+      throw new Error(`${url} answered ${response.status}: ${await response.text()}`)
+    }
     const events = response?.body
       ?.pipeThrough(new TextDecoderStream())
       .pipeThrough(new EventSourceParserStream({ onRetry: (ms) => (retryMs = ms) }))
@@ -35,7 +40,8 @@ export async function* readEvents(url: string, init: RequestInit = {}): AsyncGen
     } finally {
       await events?.cancel().catch(() => {})
     }
-    await new Promise((resolve) => setTimeout(resolve, retryMs))
+    const waitMs = 1_000 * Number(response?.headers.get('retry-after')) || retryMs
+    await new Promise((resolve) => setTimeout(resolve, waitMs))
   }
 
   function giveUpIfAborted(error: unknown): undefined {

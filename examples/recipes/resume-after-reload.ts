@@ -11,26 +11,30 @@ const page = `<!doctype html>
 <title>Resume after a reload</title>
 <p id="answer"></p>
 <script type="module">
-  const fresh = { id: crypto.randomUUID(), lastEventId: '', text: '' }
+  const fresh = { id: crypto.randomUUID(), lastEventId: '', text: '', isOver: false }
   const saved = { ...fresh, ...JSON.parse(sessionStorage.getItem('answer') ?? '{}') }
   const answer = document.querySelector('#answer')
   answer.textContent = saved.text
+  if (!saved.isOver) follow() // the server keeps a finished answer for a while only
 
-  const source = new EventSource('/answers/' + saved.id + '?lastEventId=' + saved.lastEventId)
-  const save = (event) => {
-    saved.lastEventId = event.lastEventId
-    sessionStorage.setItem('answer', JSON.stringify(saved))
+  function follow() {
+    const source = new EventSource('/answers/' + saved.id + '?lastEventId=' + saved.lastEventId)
+    const save = (event) => {
+      saved.lastEventId = event.lastEventId
+      sessionStorage.setItem('answer', JSON.stringify(saved))
+    }
+    source.addEventListener('stream-start', save)
+    source.addEventListener('token', (event) => {
+      answer.textContent = saved.text += event.data
+      save(event)
+    })
+    source.addEventListener('stream-gap', () => answer.after('The server does not have the rest of this answer any more.'))
+    source.addEventListener('stream-end', (event) => {
+      source.close()
+      saved.isOver = true
+      save(event)
+    })
   }
-  source.addEventListener('stream-start', save)
-  source.addEventListener('token', (event) => {
-    answer.textContent = saved.text += event.data
-    save(event)
-  })
-  source.addEventListener('stream-gap', () => answer.after('The server does not have the rest of this answer any more.'))
-  source.addEventListener('stream-end', (event) => {
-    source.close()
-    save(event)
-  })
 </script>`
 
 export async function build({ llm = slowEcho }: { llm?: Llm } = {}): Promise<FastifyInstance> {

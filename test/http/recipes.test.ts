@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net'
 import { fileURLToPath } from 'node:url'
 import type { EventSourceMessage } from 'eventsource-parser'
-import type { FastifyInstance } from 'fastify'
+import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import { build as buildBroadcastFeed } from '../../examples/recipes/broadcast-feed.ts'
 import { readEvents } from '../../examples/recipes/fetch-client.ts'
@@ -13,6 +13,7 @@ import type { Llm } from '../../examples/recipes/llm.ts'
 import { build as buildPerUserStreams } from '../../examples/recipes/per-user-streams.ts'
 import { build as buildResumeAfterReload } from '../../examples/recipes/resume-after-reload.ts'
 import { build as buildStopButton } from '../../examples/recipes/stop-button.ts'
+import streamPlugin from '../../src/index.ts'
 import { launchChromium } from '../helpers/chromium.ts'
 import { runScript } from '../helpers/script.ts'
 import { StepGate } from '../helpers/step-gate.ts'
@@ -50,6 +51,22 @@ t.test('LLM tokens over POST: a request that is sent twice finds the run of the 
 t.test('LLM tokens over POST: a request without a name is refused, and the client says so', async (t) => {
   const { origin } = await listen(t, await buildLlmOverPost())
   await t.rejects(readAll(`${origin}/answers`, { method: 'POST' }), { message: /answered 4\d\d/ })
+})
+
+t.test('the client on fetch: a server that has no room is asked again, one that refuses for good is not', async (t) => {
+  const fastify = Fastify()
+  await fastify.register(streamPlugin, { maxActiveStreams: 1, whenFull: 'reject' })
+  const statuses: number[] = []
+  fastify.addHook('onResponse', async (_request, { statusCode }) => {
+    statuses.push(statusCode)
+    await fastify.sseStreams.abort('first')
+  })
+  fastify.post('/', (_request, reply) => reply.sseFromGenerator(() => [{ event: 'token', data: 'here' }]))
+  const { origin } = await listen(t, fastify)
+  await fastify.sseStreams.start((signal) => gatedLlm().llm('why?', signal), { streamId: 'first' })
+  t.equal(textOf(await readAll(origin, { method: 'POST' })), 'here')
+  t.same(statuses, [503, 200])
+  await t.rejects(readAll(`${origin}/nowhere`), { message: /answered 404: .*Not Found/ })
 })
 
 t.test('LLM tokens over EventSource', async (t) => {
@@ -114,6 +131,12 @@ t.test('resume after a page reload: the page', async (t) => {
   await page.reload()
   gate.release(2)
   await shows('one two three four five six')
+  await page.waitForFunction(`JSON.parse(sessionStorage.getItem('answer')).isOver`)
+  const requests: string[] = []
+  page.on('request', (request) => requests.push(request.url()))
+  await page.reload()
+  await shows('one two three four five six')
+  t.same(requests, [`${origin}/`], 'what is over is not asked for again')
   t.equal(prompts.length, 1)
 })
 
