@@ -1,16 +1,24 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { ServerHttp2Session } from 'node:http2'
 import type { Socket } from 'node:net'
-import type { Clock } from './clock.ts'
+import type { Clock, Timer } from './clock.ts'
 import { ReplyNotReturnedError } from './errors.ts'
 import { logSafely } from './log-safely.ts'
-import { destroyResponse, isHttp2, type RawResponse } from './transport.ts'
+import { destroyResponse, isGone, isHttp2, type RawResponse } from './transport.ts'
 
 /** A reply that was given to Fastify. */
 interface Dispatched {
   /** Whoever fills the response learns that its client is gone. Idempotent. */
   readonly leave: () => void
   hasFailed: boolean
+}
+
+/** An answer that is whole, and only has to be taken. */
+interface Ending {
+  /** Its body starts: from here on its client has to take it in time. */
+  readonly onOpen: () => void
+  /** It is through, or its client is gone. Idempotent. */
+  readonly leave: () => void
 }
 
 // On the request itself: a WeakMap costs 1 µs per request, and as much again in garbage collections.
@@ -57,9 +65,9 @@ export class Dispatcher {
     const dispatched: Dispatched = { leave, hasFailed: false }
     request[DISPATCHED] = dispatched
     raw.on('close', leave)
-    if (isHttp2(raw)) this.#trackSession(raw.stream?.session as ServerHttp2Session | undefined)
+    if (isGone(raw)) leave()
+    else if (isHttp2(raw)) this.#trackSession(raw.stream.session as ServerHttp2Session | undefined)
     else if (raw.socket === null) this.#watchSocket(reply, leave)
-    if (raw.destroyed || (request.raw.destroyed && request.raw.aborted)) leave()
     reply.send(payload)
     // Hijacked, the reply outlives `handlerTimeout` and a handler that forgets to return it. But a hook that has failed
     // by now is answered by Fastify.
@@ -102,15 +110,25 @@ export class Dispatcher {
     reply.raw.end(body)
   }
 
-  /** A few bytes that no stream watches over: a client that does not take them in time is cut off. */
-  expectEnd({ raw }: FastifyReply, clock: Clock, timeoutMs: number): void {
-    if (raw.destroyed) return
-    const timer = timeoutMs === Infinity ? undefined : clock.setTimer(() => destroyResponse(raw), timeoutMs)
+  /** A few bytes that no stream watches over: a client that does not take them within `timeoutMs` is cut off. */
+  expectEnd({ raw }: FastifyReply, clock: Clock, timeoutMs: number): Ending {
+    let timer: Timer | undefined
+    const startTimer = (): void => {
+      if (timeoutMs === Infinity || !this.#ending.has(raw)) return
+      timer = clock.setTimer(() => destroyResponse(raw), timeoutMs)
+    }
     this.#ending.add(raw)
-    raw.once('close', () => {
-      this.#ending.delete(raw)
-      if (timer !== undefined) clock.clearTimer(timer)
-    })
+    return {
+      onOpen: () => {
+        // A pipelined request has to wait for its turn; until then there is nothing to take.
+        if (!isHttp2(raw) && raw.socket === null) raw.once('socket', startTimer)
+        else startTimer()
+      },
+      leave: () => {
+        this.#ending.delete(raw)
+        if (timer !== undefined) clock.clearTimer(timer)
+      }
+    }
   }
 
   #trackSession(session: ServerHttp2Session | undefined): void {

@@ -227,9 +227,14 @@ export class Responder {
   }
 
   #sendWithoutStream({ reply, streamId, client }: Visit, open: (transport: Transport) => void): FastifyReply {
-    const body = new ResponseBody(reply.raw, { open, onDrain: ignore, leave: ignore }, this.#registry.clock)
-    this.#dispatcher.expectEnd(reply, this.#registry.clock, client.stallTimeoutMs)
-    return this.#dispatcher.dispatch(withHeaders(reply, streamId), body)
+    const { clock } = this.#registry
+    const ending = this.#dispatcher.expectEnd(reply, clock, client.stallTimeoutMs)
+    const openInTime = (transport: Transport): void => {
+      ending.onOpen()
+      open(transport)
+    }
+    const body = new ResponseBody(reply.raw, { open: openInTime, onDrain: ignore, leave: ignore }, clock)
+    return this.#dispatcher.dispatch(withHeaders(reply, streamId), body, ending.leave)
   }
 }
 

@@ -1,7 +1,14 @@
 import { Readable } from 'node:stream'
 import type { Clock } from './clock.ts'
 import type { LogSlice } from './event-log.ts'
-import { destroyResponse, ResponseTransport, truncateResponse, type RawResponse, type Transport } from './transport.ts'
+import {
+  destroyResponse,
+  isGone,
+  ResponseTransport,
+  truncateResponse,
+  type RawResponse,
+  type Transport
+} from './transport.ts'
 
 /** Who fills the body of a response. */
 export interface BodySource {
@@ -84,12 +91,13 @@ class PipeTransport implements Transport {
     this.#clock = clock
   }
 
+  // What the reader holds cannot be seen; what it has passed on waits in the response.
   get waitingBytes(): number {
-    return this.#body.readableLength
+    return this.#body.readableLength + this.#response.writableLength
   }
 
   get isDestroyed(): boolean {
-    return this.#body.destroyed
+    return this.#body.destroyed || isGone(this.#response)
   }
 
   // The reader takes what it wants when it wants it.

@@ -157,7 +157,8 @@ export class ResponseTransport implements Transport {
   }
 }
 
-function isGone(response: RawResponse): boolean {
+/** Whether nobody can receive anything any more. `close` may have been emitted already; it does not come again. */
+export function isGone(response: RawResponse): boolean {
   return isHttp2(response) ? response.stream === undefined || response.stream.destroyed : response.destroyed
 }
 
@@ -207,12 +208,20 @@ function toChunk(data: Buffer | string): Buffer {
  */
 export function truncateResponse(response: RawResponse, clock: Clock): void {
   if (isGone(response)) return
-  if (isHttp2(response)) {
-    const { stream } = response
-    stream.write('', () => stream.close(constants.NGHTTP2_INTERNAL_ERROR))
-  } else if (!(response.socket instanceof Socket)) response.destroy()
+  if (isHttp2(response)) truncateHttp2Response(response)
+  else if (!(response.socket instanceof Socket)) response.destroy()
   else if (response.chunkedEncoding) response.socket.destroySoon()
   else resetAfterFlush(response.socket, clock)
+}
+
+// A stream that is written to before its head goes out sends a bare 200 that ends cleanly, and with which an EventSource
+// gives up for ever. So the head goes first, or not at all where Fastify has not filled it in.
+function truncateHttp2Response(response: Http2ServerResponse): void {
+  const { stream } = response
+  const close = (): void => stream.close(constants.NGHTTP2_INTERNAL_ERROR)
+  if (!response.headersSent && response.hasHeader('content-type')) response.writeHead(response.statusCode)
+  if (response.headersSent) stream.write('', close)
+  else close()
 }
 
 // Data and reset in one wake-up reach a Node client as a clean end.

@@ -58,8 +58,8 @@ function openSocket(
   return { socket, text: () => text, until }
 }
 
-function get(path: string): string {
-  return `GET ${path} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n`
+function get(path: string, ...headers: string[]): string {
+  return [`GET ${path} HTTP/1.1`, 'host: 127.0.0.1', ...headers, '\r\n'].join('\r\n')
 }
 
 for (const protocol of ['http/1.1', 'h2'] as const) {
@@ -137,6 +137,19 @@ t.test('pipelined requests', async (t) => {
     socket.destroy()
     await untilClients(0)
     t.equal(app.streams.get('s')?.clients, 0)
+  })
+
+  t.test('an answer without a stream has its time from its turn on', async (t) => {
+    const clock = new ManualClock()
+    const { app, gate } = await start(t, { clock, plugin: { stallTimeout: 1_000 } })
+    const { socket, until } = openSocket(t, app.port)
+    socket.write(get('/') + get('/short', 'last-event-id: BBBBBBBB.1'))
+    await until(/stream-start/)
+    await eventually('the answer', () => app.streams.stats().gaps === 1)
+    clock.advance(1_000)
+    gate.release(9)
+    await until(/data: 9\n.*stream-gap.*stream-end/s)
+    t.pass('both arrived')
   })
 
   t.test('a stream behind one that ends gets its turn', async (t) => {

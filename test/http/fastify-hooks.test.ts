@@ -5,15 +5,16 @@ import fastifyHelmet from '@fastify/helmet'
 import fastifyRateLimit from '@fastify/rate-limit'
 import fastifySession from '@fastify/session'
 import { AsyncLocalStorage } from 'node:async_hooks'
-import { getEventListeners } from 'node:events'
+import { EventEmitter, getEventListeners, once } from 'node:events'
 import { get } from 'node:http'
 import { connect } from 'node:net'
 import { PassThrough } from 'node:stream'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
 import { eventually } from '../helpers/eventually.ts'
+import { ManualClock } from '../helpers/manual-clock.ts'
 import { numbers } from '../helpers/numbers.ts'
-import { startApp, type App } from '../helpers/start-app.ts'
+import { startApp, type App, type AppOptions } from '../helpers/start-app.ts'
 import { StepGate } from '../helpers/step-gate.ts'
 import { turn } from '../helpers/turns.ts'
 
@@ -139,11 +140,16 @@ t.test("a route's handlerTimeout does not cut a stream", async (t) => {
 })
 
 t.test('other plugins take part in the response', async (t) => {
-  async function openBehind(t: Test, register: (fastify: FastifyInstance) => unknown): Promise<App> {
-    return startApp(t, async (fastify) => {
+  async function openBehind(
+    t: Test,
+    register: (fastify: FastifyInstance) => unknown,
+    options?: AppOptions
+  ): Promise<App> {
+    const setUp = async (fastify: FastifyInstance): Promise<void> => {
       await register(fastify)
       fastify.get('/', (_, reply) => reply.sseFromGenerator(numbers(2)))
-    })
+    }
+    return startApp(t, setUp, options)
   }
 
   t.test('cors', async (t) => {
@@ -249,6 +255,70 @@ t.test('other plugins take part in the response', async (t) => {
     })
   }
 
+  t.test('what is truncated over HTTP/2 before its head was sent', async (t) => {
+    const headers = { 'accept-encoding': 'br' }
+    const head = { 'content-type': 'text/event-stream', 'content-encoding': 'br' }
+    const refusing = { maxActiveStreams: 1, whenFull: 'reject' } as const
+
+    /** Streams that never finish, each under the name in its path. */
+    async function openEndless(
+      t: Test,
+      register: (fastify: FastifyInstance) => unknown,
+      options: AppOptions
+    ): Promise<App> {
+      const setUp = async (fastify: FastifyInstance): Promise<void> => {
+        await register(fastify)
+        fastify.get<{ Params: { id: string } }>('/:id', (request, reply) =>
+          reply.sseFromGenerator(numbers(1, new StepGate()), { streamId: request.params.id })
+        )
+      }
+      return (await startApp(t, setUp, { http2: true, ...options })).at(0)
+    }
+    const openCompressed = (t: Test, options: AppOptions): Promise<App> =>
+      openEndless(t, (fastify) => fastify.register(fastifyCompress, compress), options)
+
+    const truncations: Record<string, (app: App, clock: ManualClock) => unknown> = {
+      'a shutdown': (app) => app.fastify.close(),
+      'its age': (_, clock) => clock.advance(1_200)
+    }
+    for (const [what, truncate] of Object.entries(truncations)) {
+      t.test(`has the head of an event stream when it is cut by ${what}`, async (t) => {
+        const clock = new ManualClock()
+        const app = await openCompressed(t, { clock, plugin: { maxConnectionAge: 1_000 } })
+        const client = app.send('/s', { headers })
+        await eventually('its client', () => app.streams.stats().attached === 1)
+        await truncate(app, clock)
+        t.equal(await client.waitForEnd(), 'truncated')
+        t.match(client.headers, head)
+      })
+    }
+
+    t.test('has the head of an event stream when it is refused', async (t) => {
+      const app = await openCompressed(t, { plugin: refusing })
+      await app.open('/first')
+      const client = await app.open('/second', { headers })
+      t.match(client.headers, head)
+      t.equal(await client.waitForEnd(), 'truncated')
+    })
+
+    // With a bare 200 an EventSource gives up for ever; a reset is what it gets on HTTP/1.1.
+    t.test('has no head while a hook holds it back', async (t) => {
+      const read = (fastify: FastifyInstance): void => {
+        fastify.addHook('onSend', async (_request, _reply, payload) =>
+          (payload as NodeJS.ReadableStream).pipe(new PassThrough())
+        )
+        fastify.addHook('onSend', async () => {
+          await turn()
+        })
+      }
+      const app = await openEndless(t, read, { plugin: refusing })
+      await app.open('/first')
+      const client = app.send('/second')
+      t.equal(await client.waitForEnd(), 'truncated')
+      t.throws(() => client.head)
+    })
+  })
+
   t.test('an onSend hook that wraps the payload gets an ordinary readable', async (t) => {
     const app = await openBehind(t, (fastify) =>
       fastify.addHook('onSend', async (_request, _reply, payload) =>
@@ -270,6 +340,30 @@ t.test('other plugins take part in the response', async (t) => {
     const client = await app.open('/')
     t.equal(client.headers['x-late'], 'yes')
     t.equal(await client.waitForEnd(), 'end')
+  })
+
+  t.test('the time of a slow onSend hook is not that of a client that is told of a lost stream', async (t) => {
+    const clock = new ManualClock()
+    const hook = new EventEmitter()
+    const app = await openBehind(
+      t,
+      (fastify) =>
+        fastify.addHook('onSend', async () => {
+          hook.emit('entered')
+          await once(hook, 'leave')
+        }),
+      { clock, plugin: { stallTimeout: 1_000 } }
+    )
+    const entered = once(hook, 'entered')
+    const client = app.send('/', { lastEventId: 'BBBBBBBB.1' })
+    await entered
+    clock.advance(1_000)
+    hook.emit('leave')
+    t.equal(await client.waitForEnd(), 'end')
+    t.same(
+      client.events.map(({ event }) => event),
+      ['stream-gap', 'stream-end']
+    )
   })
 
   t.test('whoever patched the raw response sees every byte', async (t) => {
