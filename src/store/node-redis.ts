@@ -24,8 +24,13 @@ interface NodeOptions {
   readonly socket?: object
 }
 
+interface Node {
+  /** Undefined where no connection was made yet. */
+  readonly client?: object
+}
+
 interface Cluster extends AnyClient {
-  readonly masters: readonly object[]
+  readonly masters: readonly Node[]
   readonly _options?: { readonly rootNodes?: readonly NodeOptions[]; readonly defaults?: NodeOptions }
   duplicate(overrides: object): Cluster
   sendCommand(
@@ -34,7 +39,7 @@ interface Cluster extends AnyClient {
     command: readonly (string | Buffer)[],
     options: object
   ): Promise<unknown>
-  nodeClient(node: object): Promise<Client> | Client
+  nodeClient(node: Node): Promise<Client> | Client
 }
 
 // RESP_TYPES.BLOB_STRING: the sign of the protocol.
@@ -92,6 +97,8 @@ function destroy(client: AnyClient | undefined): void {
     // It is closed.
   }
 }
+
+function ignore(): void {}
 
 /** A connection to one server. */
 class ClientConnection implements Connection {
@@ -189,6 +196,10 @@ class ClusterConnection implements Connection {
         this.#lastError = error
       })
     }
+    // It does not stop to look for its nodes when it is closed, and connects to those that it finds.
+    this.#cluster.on('node-ready', () => {
+      if (this.#isClosed) this.close()
+    })
   }
 
   async connect(): Promise<void> {
@@ -197,7 +208,6 @@ class ClusterConnection implements Connection {
     } catch (error) {
       throw this.#lastError ?? toError(error)
     }
-    if (this.#isClosed) destroy(this.#cluster)
   }
 
   async send(key: string, command: readonly (string | Buffer)[]): Promise<unknown> {
@@ -219,7 +229,12 @@ class ClusterConnection implements Connection {
 
   close(): void {
     this.#isClosed = true
+    // A connection that is being made comes about all the same, and the cluster has forgotten it by then.
+    const clients = this.#cluster.masters
+      .filter(({ client }) => client !== undefined)
+      .map((node) => this.#cluster.nodeClient(node))
     destroy(this.#cluster)
+    for (const client of clients) Promise.resolve(client).then(destroy, ignore)
   }
 
   async anyNode(): Promise<Client> {

@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import { test } from 'tap'
 import { redisStore } from '../../src/store/redis.ts'
 import { eventually } from '../helpers/eventually.ts'
@@ -32,6 +33,28 @@ test('three nodes that hang do not keep a process from ending after close()', as
   for (const node of cluster.masters) node.hang()
   for (const { child } of children) child.goOn()
   for (const { library, child } of children) t.strictSame(await child.exited, [0, null], library)
+})
+
+test('what is closed while it connects leaves no connection behind', async (t) => {
+  if (!hasRedis(t)) return
+  const cluster = await RedisCluster.start(t)
+  for (const [library, createClient] of clusterLibraries) {
+    await Promise.all(
+      Array.from({ length: 20 }, async (_, afterMs) => {
+        const { store, host } = make(t, createClient(cluster.ports))
+        const opened = store.open(host)
+        await delay(afterMs)
+        await store.close(0)
+        await opened.catch(() => {})
+      })
+    )
+    for (const node of cluster.masters) {
+      const connections = async (): Promise<number> =>
+        [...(await node.command('CLIENT', 'LIST')).matchAll(/^id=/gm)].length
+      await eventually(`nobody but us is connected (${library})`, async () => (await connections()) === 1)
+    }
+    t.pass(library)
+  }
 })
 
 test('a client for a single server is told that there is a cluster', async (t) => {
