@@ -101,7 +101,7 @@ export class Producer implements Task {
   }
 
   run(): void {
-    this.#context?.runInAsyncScope(() => this.#drive())
+    this.#context?.runInAsyncScope(() => this.#drive(true))
   }
 
   /** Aborts the signal and closes the generator. `onReleased` follows, at once or when the generator has closed. */
@@ -167,10 +167,11 @@ export class Producer implements Task {
     if (this.#iterator === undefined) this.release()
   }
 
-  // One round per step. Leaves when the next step is a promise, when there is no room, or when the turn is spent.
-  #drive(): void {
-    for (;;) {
-      if (this.#turn.isSpent()) return this.#turn.pullLater(this)
+  // One round per step. Leaves when the next step is a promise, when there is no room, or when the turn is spent: whoever
+  // has waited for its turn takes one step all the same, since replays may spend every turn.
+  #drive(isItsTurn = false): void {
+    for (let mayGoOn = isItsTurn; ; mayGoOn = false) {
+      if (!mayGoOn && this.#turn.isSpent()) return this.#turn.pullLater(this)
       const step = this.#advance()
       if (step === PENDING || !this.#take(step)) return
     }

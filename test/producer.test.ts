@@ -438,6 +438,33 @@ test('a generator that catches and yields the same for ever does not starve the 
   t.equal(sink.released, 1)
 })
 
+test('a generator that yields without a pause has its step in every turn, though others spend them', async (t) => {
+  const clock = new ManualClock()
+  const shared = new Turn(clock)
+  const sink = new RecordingSink()
+  const producer = new Producer(sink, shared)
+  producer.call(function* () {
+    for (let n = 1; ; n++) yield String(n)
+  })
+  // A replay that takes all the time there is, again and again.
+  let isOver = false
+  const replay = {
+    run: () => {
+      clock.advance(10)
+      if (!isOver) shared.later(replay)
+    }
+  }
+  shared.later(replay)
+  producer.pull()
+  for (let count = 0; count < 5; count++) {
+    const before = sink.texts.length
+    await turn()
+    t.ok(sink.texts.length > before)
+  }
+  producer.release()
+  isOver = true
+})
+
 // ── room ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 test('without room the generator is not pulled, and goes on where it was', async (t) => {
