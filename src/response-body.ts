@@ -68,6 +68,14 @@ export class ResponseBody extends Readable {
     this.#source.open(this.#pipe)
   }
 
+  // Pipes, iterators and the flow to a `data` listener take by this, too. `_read()` will not do to see what was taken: it
+  // comes before the bytes are, and not at all while Node takes an earlier one for unanswered.
+  override read(size?: number): unknown {
+    const bytes: unknown = super.read(size)
+    this.#pipe?.onTaken()
+    return bytes
+  }
+
   override _destroy(error: Error | null, callback: (error: Error | null) => void): void {
     this.#source.leave()
     callback(error)
@@ -82,6 +90,7 @@ class PipeTransport implements Transport {
   readonly #onDrain: () => void
   readonly #clock: Clock
   #isFull = false
+  // The response is cut as soon as the reader has what waits.
   #isTruncated = false
 
   constructor(body: ResponseBody, response: RawResponse, onDrain: () => void, clock: Clock) {
@@ -119,10 +128,16 @@ class PipeTransport implements Transport {
 
   /** The reader wants more. */
   onRead(): void {
-    if (this.#isTruncated) this.#cut()
     if (!this.#isFull) return
     this.#isFull = false
     this.#onDrain()
+  }
+
+  /** The reader may have taken bytes. It has yet to pass on what `read()` is about to return: hence the next turn. */
+  onTaken(): void {
+    if (!this.#isTruncated || this.#body.readableLength > 0) return
+    this.#isTruncated = false
+    setImmediate(() => this.#cut())
   }
 
   end(text: string): void {
@@ -131,13 +146,12 @@ class PipeTransport implements Transport {
   }
 
   truncate(): void {
-    this.#isTruncated = true
     if (this.#body.readableLength === 0) this.#cut()
+    else this.#isTruncated = true
   }
 
   // The encoder in between must not end: that would be a clean end.
   #cut(): void {
-    this.#isTruncated = false
     truncateResponse(this.#response, this.#clock)
   }
 

@@ -8,12 +8,13 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import { EventEmitter, getEventListeners, once } from 'node:events'
 import { get } from 'node:http'
 import { connect } from 'node:net'
-import { PassThrough } from 'node:stream'
+import { PassThrough, Readable, Transform } from 'node:stream'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
 import { eventually } from '../helpers/eventually.ts'
 import { ManualClock } from '../helpers/manual-clock.ts'
 import { numbers } from '../helpers/numbers.ts'
+import type { SseClient } from '../helpers/sse-client.ts'
 import { startApp, type App, type AppOptions } from '../helpers/start-app.ts'
 import { StepGate } from '../helpers/step-gate.ts'
 import { turn } from '../helpers/turns.ts'
@@ -392,6 +393,119 @@ t.test('other plugins take part in the response', async (t) => {
     await eventually('onResponse', () => responses > 0)
     t.equal(responses, 1)
   })
+})
+
+t.test('what waits for a reader when its response is truncated still reaches the client', async (t) => {
+  type Read = (payload: Readable, isLetGo: Promise<unknown>) => Readable
+  // Each takes the first bytes or none, and the rest once it is let go.
+  const readers: Record<string, Read> = {
+    'a full pipe': (payload, isLetGo) =>
+      payload.pipe(
+        new Transform({
+          highWaterMark: 1,
+          transform: async (bytes, _, done) => {
+            await isLetGo
+            done(null, bytes)
+          }
+        })
+      ),
+    'an async iterator': (payload, isLetGo) =>
+      Readable.from(
+        (async function* () {
+          for await (const bytes of payload) {
+            await isLetGo
+            yield bytes
+          }
+        })()
+      ),
+    'a pause after each chunk': (payload, isLetGo) => {
+      const passed = new PassThrough()
+      payload.on('data', (bytes) => {
+        passed.write(bytes)
+        payload.pause()
+        void isLetGo.then(() => payload.resume())
+      })
+      return passed
+    },
+    'reads until there is nothing': (payload, isLetGo) => {
+      const passed = new PassThrough()
+      const readAll = (): void => {
+        for (let bytes = payload.read(); bytes !== null; bytes = payload.read()) passed.write(bytes)
+      }
+      payload.on('readable', () => void isLetGo.then(readAll))
+      return passed
+    },
+    'one read of all there is': (payload, isLetGo) => {
+      const passed = new PassThrough()
+      payload.once('readable', () => void isLetGo.then(() => passed.write(payload.read())))
+      return passed
+    }
+  }
+
+  interface Held {
+    readonly client: SseClient
+    readonly letGo: () => void
+  }
+
+  /** One event, and then what `goOn` does; the reader holds it. */
+  async function openHeld(
+    t: Test,
+    read: Read,
+    goOn: (signal: AbortSignal) => unknown,
+    options: AppOptions
+  ): Promise<Held> {
+    const reader = new EventEmitter()
+    const isLetGo = once(reader, 'let go')
+    const gate = new StepGate()
+    const setUp = (fastify: FastifyInstance): void => {
+      fastify.addHook('onSend', async (_request, _reply, payload) => read(payload as Readable, isLetGo))
+      fastify.get('/', (_, reply) =>
+        reply.sseFromGenerator(
+          async function* (signal) {
+            await gate.pass(signal)
+            yield '1'
+            await goOn(signal)
+          },
+          { streamId: 's' }
+        )
+      )
+    }
+    const app = (await startApp(t, setUp, options)).at(0)
+    const client = app.send('/')
+    await eventually('its client', () => app.streams.stats().attached === 1)
+    await turn()
+    gate.release(1)
+    await eventually('its event', () => app.streams.get('s')?.lastSequence === 1)
+    // After a push Node asks for more, in vain, and does not ask again when its bytes are taken.
+    await turn()
+    return { client, letGo: () => void reader.emit('let go') }
+  }
+
+  for (const http2 of [false, true]) {
+    for (const [name, read] of Object.entries(readers)) {
+      t.test(`${name}, by its age, over ${http2 ? 'HTTP/2' : 'HTTP/1.1'}`, async (t) => {
+        const clock = new ManualClock()
+        const plugin = { maxConnectionAge: 1_000, heartbeatInterval: 0, stallTimeout: Infinity }
+        const wait = (signal: AbortSignal): Promise<void> => new StepGate().pass(signal)
+        const { client, letGo } = await openHeld(t, read, wait, { http2, clock, plugin })
+        clock.advance(1_200)
+        await turn()
+        letGo()
+        t.equal(await client.waitForEnd(), 'truncated')
+        t.same(client.data, ['1'])
+      })
+
+      t.test(`${name}, by a failure right after an event, over ${http2 ? 'HTTP/2' : 'HTTP/1.1'}`, async (t) => {
+        const fail = (): never => {
+          throw new Error('failed')
+        }
+        const { client, letGo } = await openHeld(t, read, fail, { http2, plugin: { controlEvents: false } })
+        letGo()
+        t.equal(await client.waitForEnd(), 'truncated')
+        t.same(client.data, ['1'])
+      })
+    }
+  }
 })
 
 t.test('an onSend hook that fails', async (t) => {
