@@ -85,7 +85,7 @@ function register(fastify: FastifyInstance, options: StreamPluginOptions, clock:
     })
   }
   // Never rejects, and resolves to nothing: a `preClose` hook that does otherwise keeps those of other plugins from running.
-  const close = async (): Promise<void> => {
+  const closeAll = async (): Promise<void> => {
     try {
       await registry.close()
       await shared?.close(STORE_CLOSE_TIMEOUT_MS)
@@ -94,6 +94,8 @@ function register(fastify: FastifyInstance, options: StreamPluginOptions, clock:
     }
     dispatcher.closeSessions(clock, FLUSH_TIMEOUT_MS)
   }
+  let closing: Promise<void> | undefined
+  const close = (): Promise<void> => (closing ??= closeAll())
   fastify.addHook('preClose', close)
   // Others do otherwise, and `close()` would then wait for our responses for ever. Called before all `preClose` hooks, this
   // watches for a server that has been closed without ours.

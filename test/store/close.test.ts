@@ -1,8 +1,15 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import Fastify from 'fastify'
 import t from 'tap'
+import { createSystemClock } from '../../src/clock.ts'
+import streamPlugin from '../../src/index.ts'
 import { eventually } from '../helpers/eventually.ts'
 import { LEASE_MS, startTwo } from '../helpers/instances.ts'
+import { MemoryServer } from '../helpers/memory-store.ts'
+import { numbers } from '../helpers/numbers.ts'
 import { hasRedis, RedisServer } from '../helpers/redis-server.ts'
 import { ResumingClient } from '../helpers/resuming-client.ts'
+import { StepGate } from '../helpers/step-gate.ts'
 
 // One second each to abort, to flush and for the store; what is left is for a busy machine.
 const BOUND_MS = 3_000 + 2_000
@@ -62,3 +69,17 @@ if (hasRedis(t)) {
     })
   }
 }
+
+t.test('close() of a server that never listened waits for the store as well', async (t) => {
+  const server = new MemoryServer(createSystemClock())
+  const store = server.connect(LEASE_MS)
+  const fastify = Fastify()
+  await fastify.register(streamPlugin, { store })
+  await fastify.ready()
+  await fastify.sseStreams.start(numbers(1, new StepGate()), { streamId: 'a' })
+  store.onCall = async ({ append }) => {
+    if (append?.finish !== undefined) await delay(100)
+  }
+  await fastify.close()
+  t.match(server.find({ streamId: 'a', owner: undefined }), { finish: { outcome: 'lost' } })
+})
