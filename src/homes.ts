@@ -55,9 +55,13 @@ export class Homes implements MirrorHost {
     for (const mirror of this.#mirrors.values()) mirror.retry()
   }
 
-  onMirrored({ stream }: Mirror, error?: unknown): void {
+  onMirrored({ stream, hasClients }: Mirror, error?: unknown): void {
     this.#mirrors.delete(stream)
-    if (error !== undefined) logSafely(this.#log, 'error', { streamId: stream.streamId }, 'stream not shared', error)
+    if (error !== undefined) {
+      logSafely(this.#log, 'error', { streamId: stream.streamId }, 'stream not shared', error)
+      // From now on nothing is heard of them.
+      if (hasClients && !stream.isFinished) stream.onRemoteClientsChanged()
+    }
     if (this.#mirrors.size === 0) this.#onAllMirrored?.()
   }
 

@@ -203,7 +203,7 @@ export class Registry implements StreamSource, StreamHost, SubscriberHost, Shutd
   addReplica(stream: EventStream): void {
     if (this.isShuttingDown) throw new ShuttingDownError()
     while (this.size >= this.#settings.maxStreams || this.#isOverBudget(0)) {
-      const oldest = this.#capacity.nextFinished(({ readers }) => readers.mirror === undefined)
+      const oldest = this.#capacity.nextFinished(isStored)
       if (oldest === undefined) throw new RegistryFullError(`all of the ${this.size} streams here are needed`)
       this.#evict(oldest)
     }
@@ -243,11 +243,11 @@ export class Registry implements StreamSource, StreamHost, SubscriberHost, Shutd
   }
 
   /** @throws FST_ERR_RSSE_TOO_MANY_CLIENTS, FST_ERR_RSSE_REGISTRY_FULL */
-  assertMayAttach({ clients, isHome, isRemoved, isFinished }: EventStream): void {
+  assertMayAttach({ clients, isHome, isRemoved }: EventStream): void {
     const { maxClientsPerStream } = this.#settings
     if (clients >= maxClientsPerStream) throw new TooManyClientsError(maxClientsPerStream)
-    // A replica that had to give way as soon as it was there: nothing fills it any more.
-    if (!isHome && isRemoved && !isFinished) throw new RegistryFullError('there is no room for a replica')
+    // A replica that had to give way as soon as it was there: it is empty, and nothing fills it any more.
+    if (!isHome && isRemoved) throw new RegistryFullError('there is no room for a replica')
   }
 
   // ── remove ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -278,7 +278,7 @@ export class Registry implements StreamSource, StreamHost, SubscriberHost, Shutd
   /** Removes finished streams until so many further bytes fit; `false` where they do not fit all the same. */
   makeRoom(bytes: number): boolean {
     while (this.#isOverBudget(bytes)) {
-      const stream = this.#capacity.nextFinished()
+      const stream = this.#capacity.nextFinished(isStored) ?? this.#capacity.nextFinished()
       if (stream === undefined) break
       this.#evict(stream)
     }
@@ -408,6 +408,11 @@ export class Registry implements StreamSource, StreamHost, SubscriberHost, Shutd
       ...this.counters
     }
   }
+}
+
+// With a store: whether it has everything of a finished stream. Without one there is nothing to wait for.
+function isStored({ readers }: EventStream): boolean {
+  return readers.mirror === undefined
 }
 
 // A streamId has no space, so this is injective whatever an owner is made of.

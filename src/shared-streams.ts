@@ -59,6 +59,7 @@ export class SharedStreams implements StreamSource, ClientsObserver, StoreHost {
 
   async open(): Promise<void> {
     await this.#store.open(this)
+    if (this.#isClosed) return
     this.#poll()
     this.#beat()
     this.#signAll()

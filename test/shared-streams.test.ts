@@ -1,9 +1,14 @@
 import { test, type Test } from 'tap'
+import { StoreInvalidError } from '../src/errors.ts'
 import type { EventStream } from '../src/event-stream.ts'
 import type { StreamPluginOptions } from '../src/options.ts'
+import { resolvePluginOptions } from '../src/settings.ts'
+import { SharedStreams } from '../src/shared-streams.ts'
 import type { FakeClient } from './helpers/create-registry.ts'
+import { createDeferred } from './helpers/deferred.ts'
 import { Feed } from './helpers/feed.ts'
 import { refuse, type StoreCall } from './helpers/memory-store.ts'
+import { createRecordingLog } from './helpers/recording-log.ts'
 import {
   createSharedSystem,
   LEASE_MS,
@@ -189,6 +194,40 @@ test('a client that has seen the end before the store has it waits for it', asyn
   t.equal(found?.outcome, 'completed')
 })
 
+test('a home that can share its stream no more does not wait for clients elsewhere', async (t) => {
+  const { pass, home, feed, stream } = await watchedElsewhere(t, { orphanTimeout: 1_000 })
+  await pass(LEASE_MS / 2)
+  home.store.onCall = ({ append }) => {
+    if (append !== undefined) throw new StoreInvalidError('something else is under its key')
+  }
+  feed.push('2')
+  await pass(500)
+  t.notOk(stream.isFinished)
+  await pass(1_000)
+  t.equal(stream.outcome, 'aborted')
+})
+
+test('what is closed while it opens leaves no timer', async (t) => {
+  const { clock, connect } = createSharedSystem(t)
+  const instance = await connect()
+  await instance.streams.close(0)
+  const before = clock.pending
+  const opening = createDeferred()
+  instance.store.open = () => opening.promise
+  const streams = new SharedStreams(
+    instance.store,
+    instance.registry,
+    resolvePluginOptions({}).stream,
+    clock,
+    createRecordingLog().log
+  )
+  const opened = streams.open()
+  await streams.close(0)
+  opening.resolve()
+  await opened
+  t.equal(clock.pending, before)
+})
+
 // ── lives that are not there any more ────────────────────────────────────────────────────────────────────────────────
 
 const ADDRESS = { streamId: 'a', owner: undefined }
@@ -256,14 +295,46 @@ test('a finished stream that the store does not have yet makes no room for a rep
   t.ok(await home.find('b'), 'it has it now')
 })
 
+test('of what has finished, that which the store does not have yet gives way last', async (t) => {
+  const { connect, pass } = createSharedSystem(t)
+  const home = await connect({ maxTotalBufferBytes: 40_000, bufferBytes: 1_000_000 })
+  home.store.onCall = ({ address: { streamId }, append }) => {
+    if (streamId === 'a' && append?.batch !== undefined) refuse()
+  }
+  for (const streamId of ['a', 'b']) {
+    const feed = new Feed()
+    await home.start(feed, streamId)
+    feed.push('x'.repeat(15_000))
+    feed.end()
+    await pass(STEP_MS)
+  }
+  const feed = new Feed()
+  await home.start(feed, 'c')
+  for (let count = 0; count < 10; count++) {
+    feed.push('y'.repeat(1_000))
+    await pass(STEP_MS)
+  }
+  t.equal(home.registry.find('b', undefined), undefined)
+  t.ok(home.registry.find('a', undefined), 'though it has finished first')
+})
+
 test('nobody is attached to a replica that had to give way as soon as it was there', async (t) => {
-  const { connect } = createSharedSystem(t)
+  const { connect, pass } = createSharedSystem(t)
   const [home, other] = [await connect(), await connect({ maxActiveStreams: 1 })]
-  await home.start(new Feed(), 'a')
+  const feed = new Feed()
+  await home.start(feed, 'a')
   await home.start(new Feed(), 'b')
   const stream = await other.find('a')
   await other.find('b')
   t.throws(() => other.attach(stream), { code: 'FST_ERR_RSSE_REGISTRY_FULL' })
+  t.notOk(stream.isFinished)
+  feed.push('1')
+  feed.end()
+  await pass(POLL_MS)
+  const finished = await other.find('a')
+  await other.find('b')
+  t.ok(finished.isFinished)
+  t.throws(() => other.attach(finished), { code: 'FST_ERR_RSSE_REGISTRY_FULL' }, 'one that is over')
 })
 
 test('what the store refuses while an instance closes is brought again', async (t) => {

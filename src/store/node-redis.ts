@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import { toError, type Connection, type ConnectionEvents, type ConnectionMaker } from './connection.ts'
 
 // node-redis 5 and 6: a single server or a cluster.
@@ -98,14 +99,13 @@ function destroy(client: AnyClient | undefined): void {
   }
 }
 
-function ignore(): void {}
-
 /** A connection to one server. */
 class ClientConnection implements Connection {
   readonly #source: () => Client | Promise<Client>
   readonly #events: ConnectionEvents
   readonly #timeoutMs: number
   #client: Client | undefined
+  #hasSocket = false
   #isReady = false
   #isClosed = false
   // One for all channels, so that a channel that is asked for twice has it once.
@@ -124,9 +124,12 @@ class ClientConnection implements Connection {
     this.#client = client
     client.on('error', (error: Error) => this.#lose(error))
     client.on('end', () => this.#lose(new Error('the connection was closed')))
+    // Destroyed before it has a socket, it gets one all the same, and then nobody can close it any more.
+    client.on('connect', () => {
+      this.#hasSocket = true
+      if (this.#isClosed) destroy(client)
+    })
     await client.connect()
-    // Closed while it was made: whatever came of it.
-    if (this.#isClosed) destroy(client)
     this.#isReady = !this.#isClosed
   }
 
@@ -155,7 +158,7 @@ class ClientConnection implements Connection {
   close(): void {
     this.#isReady = false
     this.#isClosed = true
-    destroy(this.#client)
+    if (this.#hasSocket) destroy(this.#client)
   }
 
   get #connected(): Client {
@@ -179,10 +182,13 @@ function nodeSettings({ _options: options }: Cluster, timeoutMs: number): object
 /** Connections to the masters of a cluster. Losing one is no event: the next call there rejects. */
 class ClusterConnection implements Connection {
   readonly #cluster: Cluster
+  readonly #timeoutMs: number
+  #connecting: Promise<unknown> | undefined
   #lastError: Error | undefined
   #isClosed = false
 
   constructor(template: Cluster, _events: ConnectionEvents, timeoutMs: number) {
+    this.#timeoutMs = timeoutMs
     this.#cluster = template.duplicate({
       ...nodeSettings(template, timeoutMs),
       commandOptions: { timeout: undefined },
@@ -196,15 +202,16 @@ class ClusterConnection implements Connection {
         this.#lastError = error
       })
     }
-    // It does not stop to look for its nodes when it is closed, and connects to those that it finds.
+    // Closed, it may still look for its nodes after one has sent it elsewhere, and connects to those that it finds.
     this.#cluster.on('node-ready', () => {
-      if (this.#isClosed) this.close()
+      if (this.#isClosed) void this.#letGo()
     })
   }
 
   async connect(): Promise<void> {
     try {
-      await this.#cluster.connect()
+      this.#connecting = this.#cluster.connect()
+      await this.#connecting
     } catch (error) {
       throw this.#lastError ?? toError(error)
     }
@@ -229,12 +236,18 @@ class ClusterConnection implements Connection {
 
   close(): void {
     this.#isClosed = true
-    // A connection that is being made comes about all the same, and the cluster has forgotten it by then.
+    void this.#letGo()
+  }
+
+  // What is destroyed while it is being connected is connected all the same, and then nobody can close it any more. So this
+  // waits for what is under way, which a node that hangs may never let come to an end.
+  async #letGo(): Promise<void> {
     const clients = this.#cluster.masters
       .filter(({ client }) => client !== undefined)
       .map((node) => this.#cluster.nodeClient(node))
+    const underWay = Promise.allSettled([this.#connecting, ...clients])
+    await Promise.race([underWay, delay(2 * this.#timeoutMs, undefined, { ref: false })])
     destroy(this.#cluster)
-    for (const client of clients) Promise.resolve(client).then(destroy, ignore)
   }
 
   async anyNode(): Promise<Client> {

@@ -26,6 +26,9 @@ import type {
 } from './store.ts'
 import { Subscriptions } from './subscriptions.ts'
 
+// Fastify gives a hook ten seconds: what hangs must not keep the application from its start.
+const MAX_OPEN_MS = 5_000
+
 /** What {@link StreamStore} promises, by scripts in Redis and its pub/sub. */
 export class RedisStore implements StreamStore {
   readonly leaseMs: number
@@ -90,17 +93,16 @@ export class RedisStore implements StreamStore {
     this.#host = host
     this.#outage = new Outage(this.#clock, host.log, this.leaseMs)
     this.#subscriptions.listen(homeChannel(this.#prefix, this.instance), (message) => this.#onStop(message))
-    try {
-      const opened = this.#commands.open()
-      // It waits for the other one by itself, where it has to.
-      await Promise.all([opened, this.#news.open()])
-    } catch (error) {
-      const verdict = verdictOf(error, this.#prefix)
-      if (verdict !== undefined) {
-        this.#end()
-        throw verdict
-      }
+    let failure: unknown
+    // The second waits for the first one by itself, where it has to.
+    const opened = Promise.all([this.#commands.open(), this.#news.open()]).catch((error: unknown) => (failure = error))
+    await settledWithin([opened], MAX_OPEN_MS, this.#clock)
+    const verdict = failure === undefined ? undefined : verdictOf(failure, this.#prefix)
+    if (verdict !== undefined) {
+      this.#end()
+      throw verdict
     }
+    if (this.#isClosed) return
     this.#isOpened = true
     this.#pollLater()
   }

@@ -50,12 +50,16 @@ export class RedisServer {
     return new RedisServer(program, port, folder, [...always, ...settings]).#startFor(t)
   }
 
-  /** Starts a Sentinel that watches a server under the name `main`, and needs nobody's consent to replace it. */
+  /**
+   * Starts a Sentinel that watches a server under the name `main`, and needs nobody's consent to replace it. While it
+   * hangs, the kernel accepts two connections for it, and no more.
+   */
   static async startSentinel(t: Test, primary: RedisServer): Promise<RedisServer> {
     const [port, folder] = [await freePort(), createFolder()]
     const lines = [
       `port ${port}`,
       'bind 127.0.0.1',
+      'tcp-backlog 1',
       `dir ${folder}`,
       `sentinel monitor main 127.0.0.1 ${primary.port} 1`,
       'sentinel down-after-milliseconds main 1000',
@@ -107,6 +111,11 @@ export class RedisServer {
     } finally {
       socket.destroy()
     }
+  }
+
+  /** How many connections it has, ours among them. */
+  async connections(): Promise<number> {
+    return [...(await this.command('CLIENT', 'LIST')).matchAll(/^id=/gm)].length
   }
 
   /**

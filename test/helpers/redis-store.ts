@@ -1,6 +1,7 @@
 import { Cluster as IoredisCluster, Redis } from 'ioredis'
 import { Cluster as IovalkeyCluster, Redis as Valkey } from 'iovalkey'
 import { createClient, createCluster } from 'redis'
+import { setTimeout as delay } from 'node:timers/promises'
 import type { Test } from 'tap'
 import { redisStore, type RedisClient, type RedisStoreOptions } from '../../src/store/redis.ts'
 import type { Append, NewLife, StoreHost, StreamAddress, StreamStore } from '../../src/store/store.ts'
@@ -72,6 +73,18 @@ export async function open(t: Test, client: RedisClient, options?: RedisStoreOpt
   const fixture = make(t, client, options)
   await fixture.store.open(fixture.host)
   return fixture
+}
+
+/** Opens stores and closes them a little later each, somewhere in the middle of their opening. */
+export async function openAndClose(t: Test, createClient: () => RedisClient): Promise<void> {
+  const openFor = async (ms: number): Promise<void> => {
+    const { store, host } = make(t, createClient())
+    const opened = store.open(host)
+    await delay(ms)
+    await store.close(0)
+    await opened
+  }
+  await Promise.all(Array.from({ length: 20 }, (_, ms) => openFor(ms)))
 }
 
 /** What errors look like. */

@@ -167,17 +167,14 @@ if (hasRedis(t)) {
     }
     await Promise.all(clients.map((client) => client.waitForData(1)))
     // Theirs, that of the user, and the one that asks.
-    t.equal(connectionsOf(await redis.command('CLIENT', 'LIST')), 2 * (2 + 1) + 1)
+    t.equal(await redis.connections(), 2 * (2 + 1) + 1)
     await redis.command('CLIENT', 'KILL', 'SKIPME', 'yes')
     await home.ask('append', 's0', 1)
     await clients[1]?.waitForData(2)
-    await eventually('they are there again', async () => connectionsOf(await redis.command('CLIENT', 'LIST')) === 7)
+    await eventually('they are there again', async () => (await redis.connections()) === 7)
     await home.ask('close')
     await home.exited
-    await eventually(
-      'its connections are closed',
-      async () => connectionsOf(await redis.command('CLIENT', 'LIST')) === 4
-    )
+    await eventually('its connections are closed', async () => (await redis.connections()) === 4)
   })
 
   t.test(
@@ -202,8 +199,4 @@ if (hasRedis(t)) {
       t.match(await fresh.ask('stats'), { replicas: 1, clients: 1_000 })
     }
   )
-}
-
-function connectionsOf(list: string): number {
-  return list.split('\n').filter((line) => line.startsWith('id=')).length
 }

@@ -1,13 +1,20 @@
 import { Redis } from 'ioredis'
+import { once } from 'node:events'
+import { createServer, type AddressInfo } from 'node:net'
 import { createClientPool, createSentinel } from 'redis'
 import { test } from 'tap'
 import { isRefusal, StoreInvalidError, StoreUnavailableError } from '../../src/errors.ts'
+import { ioredisMaker } from '../../src/store/ioredis.ts'
 import { judgeProbe, majorOf } from '../../src/store/probe.ts'
+import { resolveRedisOptions } from '../../src/store/redis-options.ts'
+import { RedisStore } from '../../src/store/redis-store.ts'
 import { resolvePluginOptions } from '../../src/settings.ts'
 import { redisStore, type RedisClient, type RedisStoreOptions, type StreamStore } from '../../src/store/redis.ts'
 import { eventually } from '../helpers/eventually.ts'
+import { ManualClock } from '../helpers/manual-clock.ts'
+import { createRecordingLog } from '../helpers/recording-log.ts'
 import { hasRedis, RedisServer } from '../helpers/redis-server.ts'
-import { address, libraries, open } from '../helpers/redis-store.ts'
+import { address, libraries, open, openAndClose } from '../helpers/redis-store.ts'
 import { startStoreProcess } from '../helpers/store-process.ts'
 
 const client = new Redis({ lazyConnect: true })
@@ -99,6 +106,35 @@ test('a store serves one registration', async (t) => {
   const { store, host } = await open(t, new Redis({ port: server.port, lazyConnect: true }))
   await t.rejects(store.open(host), { code: 'FST_ERR_RSSE_STORE_INVALID', message: /Make one for each/ })
   t.equal(await store.read(address, 0, 0), undefined, 'and goes on with that')
+})
+
+test('a server that hangs keeps nobody from starting, however long the lease is', async (t) => {
+  const server = createServer(() => {}).listen(0, '127.0.0.1')
+  t.teardown(() => server.close())
+  await once(server, 'listening')
+  const client = new Redis({ port: (server.address() as AddressInfo).port, lazyConnect: true })
+  const clock = new ManualClock()
+  const store = new RedisStore(ioredisMaker(client), resolveRedisOptions({ lease: 60_000 }), 'instance', clock)
+  t.teardown(() => store.close(0))
+  const { log } = createRecordingLog()
+  const opened = store.open({ log, onStop: () => {}, onReturn: () => {} })
+  clock.advance(5_000)
+  await opened
+  await t.rejects(
+    store.open({ log, onStop: () => {}, onReturn: () => {} }),
+    /serves another registration/,
+    'it is open'
+  )
+})
+
+test('what is closed while it connects leaves no connection behind', async (t) => {
+  if (!hasRedis(t)) return
+  const server = await RedisServer.start(t)
+  for (const [library, createClient] of libraries) {
+    await openAndClose(t, () => createClient(server.port))
+    await eventually(`nobody but us is connected (${library})`, async () => (await server.connections()) === 1)
+    t.pass(library)
+  }
 })
 
 test('a client is no store', async (t) => {
