@@ -40,8 +40,21 @@ export async function* readEvents(url: string, init: RequestInit = {}): AsyncGen
     } finally {
       await events?.cancel().catch(() => {})
     }
-    const waitMs = 1_000 * Number(response?.headers.get('retry-after')) || retryMs
-    await new Promise((resolve) => setTimeout(resolve, waitMs))
+    await pause(1_000 * Number(response?.headers.get('retry-after')) || retryMs)
+  }
+
+  // An abort ends it, and `fetch` throws then.
+  function pause(ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      const signal = init.signal
+      const end = (): void => {
+        clearTimeout(timer)
+        signal?.removeEventListener('abort', end)
+        resolve()
+      }
+      const timer = setTimeout(end, ms)
+      signal?.addEventListener('abort', end)
+    })
   }
 
   function giveUpIfAborted(error: unknown): undefined {

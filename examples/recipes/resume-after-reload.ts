@@ -11,11 +11,16 @@ const page = `<!doctype html>
 <title>Resume after a reload</title>
 <p id="answer"></p>
 <script type="module">
-  const fresh = { id: crypto.randomUUID(), lastEventId: '', text: '', isOver: false }
+  const fresh = { id: crypto.randomUUID(), lastEventId: '', text: '', isOver: false, isPartial: false }
   const saved = { ...fresh, ...JSON.parse(sessionStorage.getItem('answer') ?? '{}') }
   const answer = document.querySelector('#answer')
   answer.textContent = saved.text
+  if (saved.isPartial) tellOfGap()
   if (!saved.isOver) follow() // the server keeps a finished answer for a while only
+
+  function tellOfGap() {
+    answer.after('The server does not have all of this answer any more.')
+  }
 
   function follow() {
     const source = new EventSource('/answers/' + saved.id + '?lastEventId=' + saved.lastEventId)
@@ -28,7 +33,10 @@ const page = `<!doctype html>
       answer.textContent = saved.text += event.data
       save(event)
     })
-    source.addEventListener('stream-gap', () => answer.after('The server does not have the rest of this answer any more.'))
+    source.addEventListener('stream-gap', () => {
+      saved.isPartial = true
+      tellOfGap()
+    })
     source.addEventListener('stream-end', (event) => {
       source.close()
       saved.isOver = true

@@ -55,7 +55,7 @@ t.test('LLM tokens over POST: a request without a name is refused, and the clien
 
 t.test('the client on fetch: a server that has no room is asked again, one that refuses for good is not', async (t) => {
   const fastify = Fastify()
-  await fastify.register(streamPlugin, { maxActiveStreams: 1, whenFull: 'reject' })
+  await fastify.register(streamPlugin, { maxActiveStreams: 1, whenFull: 'reject', retry: 10 })
   const statuses: number[] = []
   fastify.addHook('onResponse', async (_request, { statusCode }) => {
     statuses.push(statusCode)
