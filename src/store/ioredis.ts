@@ -14,6 +14,7 @@ interface Client {
   ping(): Promise<unknown>
   on(event: string, listener: (...args: never[]) => void): unknown
   readonly isCluster: boolean
+  readonly options: { readonly sentinels?: readonly unknown[] | null }
   /** The socket; a cluster has none of its own. */
   readonly stream?: Duplex
 }
@@ -31,7 +32,7 @@ export function ioredisMaker(template: object): ConnectionMaker {
   const client = template as Client
   return {
     commands: (events, timeoutMs) => {
-      const ours = settings(timeoutMs)
+      const ours = settings(client, timeoutMs)
       const duplicate = client.isCluster
         ? client.duplicate([], {
             ...ours,
@@ -45,16 +46,25 @@ export function ioredisMaker(template: object): ConnectionMaker {
     },
     subscriptions: (events, timeoutMs, commands) => {
       const source = client.isCluster ? (commands as IoredisConnection).anyNode() : client
-      return new IoredisConnection(source.duplicate(settings(timeoutMs)), events)
+      return new IoredisConnection(source.duplicate(settings(client, timeoutMs)), events)
     }
   }
 }
 
 // Nothing is queued, repeated or waited for in the client: whoever calls is told at once, and decides.
-function settings(timeoutMs: number): object {
+function settings({ options }: Client, timeoutMs: number): object {
+  // Every attempt begins at the first Sentinel. A silent one must leave time for the others, and for the server.
+  const shareMs = Math.floor(timeoutMs / ((options.sentinels?.length ?? 0) + 1))
   return {
     lazyConnect: true,
-    connectTimeout: timeoutMs,
+    // To a Sentinel, and to the server: while one is gone, the Sentinels are soon asked again.
+    connectTimeout: shareMs,
+    // It includes the time to connect. Without it, a connection to a Sentinel that hangs is never closed.
+    sentinelCommandTimeout: shareMs,
+    // It asks a Sentinel a second question, of which nothing outlasts the attempt.
+    updateSentinels: false,
+    // Its connections begin when ours is there, even if ours has been given up: then nobody closes them.
+    failoverDetector: false,
     // How long a server that does not say goodbye keeps the process alive.
     disconnectTimeout: 50,
     retryStrategy: () => null,
