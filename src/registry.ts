@@ -187,7 +187,7 @@ export class Registry implements StreamSource, StreamHost, SubscriberHost, Shutd
     const mayAbort = this.#settings.whenFull === 'evict'
     const evicted: EventStream[] = []
     while (this.size >= this.#settings.maxStreams || this.#isOverBudget(0)) {
-      const stream = this.#capacity.nextFinished() ?? (mayAbort ? this.#capacity.nextRunning() : undefined)
+      const stream = this.#nextFinished() ?? (mayAbort ? this.#capacity.nextRunning() : undefined)
       if (stream === undefined) break
       this.#evict(stream)
       if (stream.isHome && !stream.isFinished) evicted.push(stream)
@@ -278,11 +278,16 @@ export class Registry implements StreamSource, StreamHost, SubscriberHost, Shutd
   /** Removes finished streams until so many further bytes fit; `false` where they do not fit all the same. */
   makeRoom(bytes: number): boolean {
     while (this.#isOverBudget(bytes)) {
-      const stream = this.#capacity.nextFinished(isStored) ?? this.#capacity.nextFinished()
+      const stream = this.#nextFinished()
       if (stream === undefined) break
       this.#evict(stream)
     }
     return this.#heldBytes + bytes <= this.#settings.maxTotalBytes
+  }
+
+  // What the store does not have would be lost.
+  #nextFinished(): EventStream | undefined {
+    return this.#capacity.nextFinished(isStored) ?? this.#capacity.nextFinished()
   }
 
   // What a removed stream still holds comes free by itself: removing more streams for it would empty the registry.

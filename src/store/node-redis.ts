@@ -27,7 +27,7 @@ interface NodeOptions {
 
 interface Node {
   /** Undefined where no connection was made yet. */
-  readonly client?: object
+  readonly client?: AnyClient
 }
 
 interface Cluster extends AnyClient {
@@ -129,7 +129,13 @@ class ClientConnection implements Connection {
       this.#hasSocket = true
       if (this.#isClosed) destroy(client)
     })
-    await client.connect()
+    try {
+      await client.connect()
+    } catch (error) {
+      // It had no socket to be closed with, and may be listed somewhere.
+      destroy(client)
+      throw error
+    }
     this.#isReady = !this.#isClosed
   }
 
@@ -242,12 +248,18 @@ class ClusterConnection implements Connection {
   // What is destroyed while it is being connected is connected all the same, and then nobody can close it any more. So this
   // waits for what is under way, which a node that hangs may never let come to an end.
   async #letGo(): Promise<void> {
-    const clients = this.#cluster.masters
-      .filter(({ client }) => client !== undefined)
-      .map((node) => this.#cluster.nodeClient(node))
-    const underWay = Promise.allSettled([this.#connecting, ...clients])
+    const underWay = Promise.allSettled([this.#connecting]).then(() =>
+      Promise.allSettled(this.#nodes.map(async (node) => this.#cluster.nodeClient(node)))
+    )
     await Promise.race([underWay, delay(2 * this.#timeoutMs, undefined, { ref: false })])
+    const nodes = this.#nodes
     destroy(this.#cluster)
+    // Before 6.3 one that is closed keeps the cluster from closing those after it.
+    for (const { client } of nodes) destroy(client)
+  }
+
+  get #nodes(): Node[] {
+    return this.#cluster.masters.filter(({ client }) => client !== undefined)
   }
 
   async anyNode(): Promise<Client> {

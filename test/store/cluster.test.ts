@@ -3,8 +3,9 @@ import { redisStore } from '../../src/store/redis.ts'
 import { eventually } from '../helpers/eventually.ts'
 import { RedisCluster } from '../helpers/redis-cluster.ts'
 import { hasRedis } from '../helpers/redis-server.ts'
-import { clusterLibraries, libraries, make, openAndClose } from '../helpers/redis-store.ts'
+import { clusterLibraries, libraries, make, open, openAndClose } from '../helpers/redis-store.ts'
 import { startStoreProcess } from '../helpers/store-process.ts'
+import { untilAnswered } from '../helpers/until-answered.ts'
 import { testStoreContract } from './contract.ts'
 
 test('there is a server to test with', async (t) => {
@@ -39,6 +40,23 @@ test('what is closed while it connects leaves no connection behind', async (t) =
   const cluster = await RedisCluster.start(t)
   for (const [library, createClient] of clusterLibraries) {
     await openAndClose(t, () => createClient(cluster.ports))
+    for (const node of cluster.masters) {
+      await eventually(`nobody but us is connected (${library})`, async () => (await node.connections()) === 1)
+    }
+    t.pass(library)
+  }
+})
+
+test('where one node has closed its connections, none to the others is left behind', async (t) => {
+  if (!hasRedis(t)) return
+  const cluster = await RedisCluster.start(t)
+  for (const [library, createClient] of clusterLibraries) {
+    const { store } = await open(t, createClient(cluster.ports))
+    await cluster.masters[0]?.command('CLIENT', 'KILL', 'SKIPME', 'yes')
+    for (let number = 0; number < 20; number++) {
+      await untilAnswered(() => store.read({ streamId: `stream-${number}`, owner: undefined }, 0, 0))
+    }
+    await store.close(0)
     for (const node of cluster.masters) {
       await eventually(`nobody but us is connected (${library})`, async () => (await node.connections()) === 1)
     }

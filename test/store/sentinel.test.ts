@@ -94,7 +94,7 @@ for (const [library, client] of Object.entries(clients)) {
       await RedisServer.startSentinel(t, await RedisServer.start(t)),
       await SilentServer.start(t)
     ]
-    const { store } = await open(t, client([sentinel.port, silent.port], true), { lease })
+    const { store } = await open(t, client([sentinel.port, silent.port], true), { lease: 30_000 })
     await store.create(address, life)
     t.equal(silent.accepted, 0)
   })
