@@ -2,7 +2,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { ServerHttp2Session } from 'node:http2'
 import type { Socket } from 'node:net'
 import type { Clock, Timer } from './clock.ts'
-import { ReplyNotReturnedError } from './errors.ts'
+import { asError, ReplyNotReturnedError } from './errors.ts'
 import { logSafely } from './log-safely.ts'
 import { destroyResponse, isGone, isHttp2, type RawResponse } from './transport.ts'
 
@@ -43,19 +43,34 @@ export class Dispatcher {
     this.#expected.add(request)
   }
 
+  /** Whether a request has its answer, or will have it by what was asked for it. */
+  isAnswered(reply: FastifyReply): boolean {
+    return reply.sent || this.#expected.has(reply.request)
+  }
+
   /** Whether the answer is still wanted: nobody has answered in the meantime. */
   isExpected(reply: FastifyReply): boolean {
     return this.#expected.delete(reply.request) && !reply.sent
   }
 
+  /** Has Fastify answer with what was thrown where nobody else would catch it. */
+  fail(reply: FastifyReply, error: unknown): void {
+    try {
+      reply.send(asError(error))
+    } catch (failure) {
+      // It is answering with another error.
+      logSafely(reply.log, 'error', {}, 'an answer came too late', failure)
+    }
+  }
+
   /**
    * `onSend`, with a store: a success while an answer is expected is that of an `async` handler which forgot to return the
-   * reply.
+   * reply. Whatever is sent, nothing else is expected from then on.
    *
    * @throws FST_ERR_RSSE_REPLY_NOT_RETURNED
    */
   onSend({ request, statusCode }: FastifyReply): void {
-    if (this.#expected.has(request) && statusCode < 400) throw new ReplyNotReturnedError()
+    if (this.#expected.delete(request) && statusCode < 400) throw new ReplyNotReturnedError()
   }
 
   /** Sends `payload`; `leave` is called once the response is through, or its client is gone, whatever notices first. */
@@ -100,6 +115,7 @@ export class Dispatcher {
 
   /** `onError`: an `onSend` hook failed. Fastify does not answer for a hijacked reply, and the client would wait for ever. */
   onError(request: Carrier, reply: FastifyReply, error: unknown): void {
+    this.#expected.delete(request)
     const dispatched = request[DISPATCHED]
     if (dispatched === undefined) return
     dispatched.hasFailed = true

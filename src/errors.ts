@@ -128,6 +128,20 @@ export function inspectValue(value: unknown): string {
   return typeof value === 'object' ? 'an object' : `a ${typeof value}`
 }
 
+/** What was thrown, as an `Error`: Fastify takes anything else for a success, unless it has caught it itself. */
+export function asError(thrown: unknown): Error {
+  if (thrown instanceof Error) return thrown
+  let message: unknown = thrown
+  let statusCode: unknown
+  try {
+    if (typeof thrown === 'object' && thrown !== null) ({ message, statusCode } = thrown as Record<string, unknown>)
+  } catch {
+    // It is what it is.
+  }
+  const text = typeof message === 'string' ? message : `${inspectValue(thrown)} was thrown`
+  return Object.assign(new Error(text, { cause: thrown }), { statusCode })
+}
+
 /** What a client may learn of the failure of a stream. */
 export interface ClientError {
   readonly code: ClientErrorCode

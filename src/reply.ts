@@ -6,6 +6,7 @@ import type { Dispatcher } from './dispatcher.ts'
 import { isRefusal, OptionInvalidError, ShuttingDownError, StreamNotFoundError } from './errors.ts'
 import { EventStream } from './event-stream.ts'
 import { HEARTBEAT, retryFrame, streamEndFrame, streamGapFrame } from './frame.ts'
+import { logSafely } from './log-safely.ts'
 import type { AttachOptions, StreamOptions } from './options.ts'
 import type { Registry } from './registry.ts'
 import { LOST_GAP, type Arrival } from './replay.ts'
@@ -53,7 +54,7 @@ export class Responder {
 
   sseFromGenerator(reply: FastifyReply, handler: Handler, options?: StreamOptions): FastifyReply {
     assertHandler(handler)
-    if (reply.sent) return warnOfSecondAnswer(reply)
+    if (this.#dispatcher.isAnswered(reply)) return warnOfSecondAnswer(reply)
     const { request } = reply
     const call = resolveStreamCall(options, this.#settings)
     // Fastify 5.7 has none yet.
@@ -94,7 +95,7 @@ export class Responder {
 
   sseAttach(reply: FastifyReply, streamId: string, options?: AttachOptions): FastifyReply {
     assertStreamId(streamId)
-    if (reply.sent) return warnOfSecondAnswer(reply)
+    if (this.#dispatcher.isAnswered(reply)) return warnOfSecondAnswer(reply)
     const { request } = reply
     const call = resolveAttachCall(options, this.#settings)
     const owner = this.#ownerOf(request, call.owner)
@@ -144,7 +145,7 @@ export class Responder {
       try {
         this.#answer(visit, act)
       } catch (error) {
-        reply.send(error)
+        this.#dispatcher.fail(reply, error)
       }
     }
     found.then(
@@ -240,9 +241,12 @@ export class Responder {
 
 function ignore(): void {}
 
-// Fastify logs FST_ERR_REP_ALREADY_SENT; a stream would run for nobody.
+// A stream would run for nobody.
 function warnOfSecondAnswer(reply: FastifyReply): FastifyReply {
-  return reply.send()
+  // Fastify logs FST_ERR_REP_ALREADY_SENT; it does not know yet of an answer that has to be asked for.
+  if (reply.sent) return reply.send()
+  logSafely(reply.log, 'warn', {}, 'a second answer to one request is ignored')
+  return reply
 }
 
 function withHeaders(reply: FastifyReply, streamId: string | undefined): FastifyReply {
@@ -250,6 +254,8 @@ function withHeaders(reply: FastifyReply, streamId: string | undefined): Fastify
   reply.header('content-type', 'text/event-stream')
   reply.header('cache-control', 'no-store, no-transform')
   reply.header('x-accel-buffering', 'no')
+  // Whoever set it, it is not known.
+  reply.removeHeader('content-length')
   if (streamId !== undefined) reply.header('stream-id', streamId)
   return reply
 }

@@ -40,7 +40,8 @@ export class ResponseBody extends Readable {
 
   override pipe<T extends NodeJS.WritableStream>(destination: T, options?: { end?: boolean | undefined }): T {
     // Whoever has begun to read, such as a hook that counts bytes, made an ordinary readable of it.
-    if ((destination as unknown) !== this.#response || this.#pipe !== undefined) return super.pipe(destination, options)
+    const isRead = this.#pipe !== undefined || this.readableFlowing !== null
+    if ((destination as unknown) !== this.#response || isRead) return super.pipe(destination, options)
     this.#isDirect = true
     // Whoever set it, it is not known; the response would end after so many bytes.
     this.#response.removeHeader('content-length')
@@ -64,8 +65,12 @@ export class ResponseBody extends Readable {
   override _read(): void {
     if (this.#isDirect) return
     if (this.#pipe !== undefined) return this.#pipe.onRead()
-    this.#pipe = new PipeTransport(this, this.#response, this.#source.onDrain, this.#clock)
-    this.#source.open(this.#pipe)
+    const pipe = new PipeTransport(this, this.#response, this.#source.onDrain, this.#clock)
+    this.#pipe = pipe
+    // A hook that only listens makes it flow before Fastify has piped it to the client.
+    setImmediate(() => {
+      if (!this.destroyed) this.#source.open(pipe)
+    })
   }
 
   // Pipes, iterators and the flow to a `data` listener take by this, too. `_read()` will not do to see what was taken: it

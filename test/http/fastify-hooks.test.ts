@@ -395,6 +395,33 @@ t.test('other plugins take part in the response', async (t) => {
   })
 })
 
+t.test('a hook that listens to the payload sees all of it, and takes nothing from the client', async (t) => {
+  for (const manner of ['at once', 'later'] as const) {
+    for (const state of ['starts', 'has finished'] as const) {
+      t.test(`${manner}, of a stream that ${state}`, async (t) => {
+        let seen = ''
+        const listen = (payload: unknown): unknown =>
+          (payload as Readable).on('data', (bytes: Buffer) => (seen += bytes.toString()))
+        const app = await startApp(t, (fastify) => {
+          if (manner === 'at once')
+            fastify.addHook('onSend', (_request, _reply, payload, done) => done(null, listen(payload)))
+          else fastify.addHook('onSend', async (_request, _reply, payload) => listen(payload))
+          fastify.get('/', async (_, reply) => reply.sseFromGenerator(numbers(3), { streamId: 's' }))
+        })
+        if (state === 'has finished') await (await app.open('/')).waitForEnd()
+        seen = ''
+        const client = await app.open('/')
+        t.equal(await client.waitForEnd(), 'end')
+        t.same(
+          client.events.map(({ event, data }) => event ?? data),
+          ['stream-start', '1', '2', '3', 'stream-end']
+        )
+        t.equal(seen, client.text)
+      })
+    }
+  }
+})
+
 t.test('what waits for a reader when its response is truncated still reaches the client', async (t) => {
   type Read = (payload: Readable, isLetGo: Promise<unknown>) => Readable
   // Each takes the first bytes or none, and the rest once it is let go.

@@ -1,4 +1,4 @@
-import Fastify, { type FastifyReply, type FastifyRequest } from 'fastify'
+import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { setTimeout as delay } from 'node:timers/promises'
 import { test } from 'tap'
 import { createSystemClock } from '../../src/clock.ts'
@@ -38,12 +38,16 @@ const rightOnes: Readonly<Record<string, Route>> = {
   }
 }
 
-async function ask(route: Route): Promise<{ status: number; body: string; codes: unknown[] }> {
+async function ask(
+  route: Route,
+  addHooks: (fastify: FastifyInstance) => unknown = () => {}
+): Promise<{ status: number; body: string; codes: unknown[] }> {
   const { log, lines } = createRecordingLog()
   const fastify = Fastify({ loggerInstance: log })
   const store = new MemoryServer(createSystemClock()).connect(15_000)
   store.onCall = () => delay(50)
   await fastify.register(streamPlugin, { store })
+  addHooks(fastify)
   fastify.get('/', route)
   await fastify.listen({ host: '127.0.0.1', port: 0 })
   try {
@@ -79,4 +83,51 @@ test('with a store, an error of the handler is its own', async (t) => {
   })
   t.equal(status, 418)
   t.match(JSON.parse(body), { message: 'mine' })
+})
+
+for (const name of ['onError', 'onSend'] as const) {
+  test(`with a store, what it answers while an ${name} hook of the error takes its time changes nothing`, async (t) => {
+    const slow = async (): Promise<void> => delay(200)
+    const { status, body, codes } = await ask(
+      async (_, reply) => void stream(reply),
+      (fastify) => (name === 'onError' ? fastify.addHook(name, slow) : fastify.addHook(name, slow))
+    )
+    t.equal(status, 500)
+    t.match(JSON.parse(body), { code: 'FST_ERR_RSSE_REPLY_NOT_RETURNED' })
+    await delay(50)
+    t.strictSame(
+      codes.filter((code) => code !== 'FST_ERR_RSSE_REPLY_NOT_RETURNED'),
+      []
+    )
+  })
+}
+
+for (const [what, thrown, status, message] of [
+  ['an object', { statusCode: 422, message: 'no' }, 422, 'no'],
+  ['a text', 'no', 500, 'no'],
+  ['nothing', undefined, 500, 'undefined was thrown']
+] as const) {
+  test(`with a store, a handler of a stream that throws ${what} has failed`, async (t) => {
+    const answer = await ask((_, reply) =>
+      reply.sseFromGenerator(() => {
+        throw thrown
+      })
+    )
+    t.equal(answer.status, status)
+    t.match(JSON.parse(answer.body), { statusCode: status, message })
+  })
+}
+
+test('with a store, a second answer to a request that waits for the first starts nothing', async (t) => {
+  let runs = 0
+  const { status, body } = await ask((_, reply) => {
+    stream(reply)
+    return reply.sseFromGenerator(() => {
+      runs += 1
+      return []
+    })
+  })
+  t.equal(status, 200)
+  t.match(body, /^event: stream-end$/m)
+  t.equal(runs, 0)
 })
