@@ -35,6 +35,8 @@ export class Follower implements Feeder {
   #signedSequence = 0
   #signedAt: number
   #missingSince: number | undefined
+  // Who wants to know when the replica has an event.
+  #waiting: { readonly sequence: number; readonly resolve: () => void }[] = []
 
   constructor(stream: EventStream, pace: StoredPace | undefined, store: StoreAccess, host: FollowerHost) {
     this.stream = stream
@@ -96,9 +98,25 @@ export class Follower implements Feeder {
 
   // ── what comes ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Takes a page that has been read, and reads on until the replica has what the store has. */
+  /** Takes a page that has been read, and reads on until the replica has what the store had then. */
   async load(page: Page): Promise<void> {
-    if (!this.#takePage(page) || this.#store.isDead(page.stream)) await this.catchUp()
+    if (this.#takePage(page) && !this.#store.isDead(page.stream)) return
+    // A busy stream is never caught up with for good: each read meets news of what has come since.
+    const reached = this.#hasReached(page.stream.lastSequence)
+    await (reached === undefined ? this.catchUp() : Promise.race([this.catchUp(), reached]))
+  }
+
+  #hasReached(sequence: number): Promise<void> | undefined {
+    if (this.stream.log.lastSequence >= sequence) return undefined
+    return new Promise((resolve) => this.#waiting.push({ sequence, resolve }))
+  }
+
+  #tellWaiting(): void {
+    const { lastSequence } = this.stream.log
+    this.#waiting = this.#waiting.filter(({ sequence, resolve }) => {
+      if (sequence <= lastSequence) resolve()
+      return sequence > lastSequence
+    })
   }
 
   /** Reads until the replica has what the store has. Rejects where the store does not answer. */
@@ -179,6 +197,7 @@ export class Follower implements Feeder {
   #takePage({ stream, batches }: Page): boolean {
     for (const batch of batches) this.stream.appendBatch(batch)
     this.stream.trimTo(stream.firstSequence)
+    this.#tellWaiting()
     if (this.stream.log.lastSequence < stream.lastSequence) {
       if (batches.length > 0) return false
       // The store has lost its frames.

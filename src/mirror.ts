@@ -253,7 +253,9 @@ export class Mirror implements MirrorReader, Task {
   async #putBack(): Promise<void> {
     const answer = await this.#store.create(this.#address, this.#life)
     if (answer.kind === 'there' && answer.stream.epoch !== this.stream.epoch) return this.#lose()
-    this.#storedSequence = answer.kind === 'there' ? answer.stream.lastSequence : 0
+    const stored = answer.kind === 'there' ? answer.stream.lastSequence : 0
+    if (stored > this.stream.log.lastSequence) return this.#lose()
+    this.#storedSequence = stored
   }
 
   #onFailed(error: unknown): void {

@@ -324,7 +324,11 @@ export class Registry implements StreamSource, StreamHost, SubscriberHost, Shutd
   onHeld(deltaBytes: number, deltaEvents: number): void {
     this.#heldBytes += deltaBytes
     this.#heldEvents += deltaEvents
-    if (deltaBytes >= 0 || this.#starved.size === 0) return
+    if (deltaBytes < 0) this.#wakeStarved()
+  }
+
+  #wakeStarved(): void {
+    if (this.#starved.size === 0) return
     const starved = [...this.#starved]
     this.#starved.clear()
     for (const stream of starved) stream.pumpAtEndOfTurn()
@@ -348,6 +352,8 @@ export class Registry implements StreamSource, StreamHost, SubscriberHost, Shutd
   onFinished(stream: EventStream): void {
     this.#starved.delete(stream)
     if (!stream.isRemoved) this.#capacity.place(stream)
+    // It may give way to them now.
+    this.#wakeStarved()
     if (!stream.isHome) {
       if (!stream.isRemoved) this.#runningReplicas -= 1
       return

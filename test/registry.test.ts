@@ -444,6 +444,24 @@ test('an append over maxTotalBufferBytes removes finished streams, oldest first,
   t.match(registry.stats(), { removedForCapacity: 2, evicted: 0, aborted: 0 })
 })
 
+test('a producer that waits for memory goes on when a stream finishes that can give way', async (t) => {
+  const { start } = createRegistry(t, { ...QUIET, maxTotalBufferBytes: 300_000, bufferBytes: 1_000_000 })
+  const [feed, other] = [new Feed(), new Feed()]
+  const stream = start(feed.handler, { streamId: 'a', backpressure: 'slowest' })
+  start(other.handler, { streamId: 'b' })
+  feed.push('x'.repeat(90_000))
+  // As large as its segment: nothing of it comes free when it finishes.
+  other.push('y'.repeat(150_000))
+  await turn()
+  feed.push('x'.repeat(90_000))
+  await turn()
+  t.equal(stream.log.lastSequence, 1)
+  other.end()
+  await turn()
+  await turn()
+  t.equal(stream.log.lastSequence, 2)
+})
+
 test('running streams that share the memory trim their own logs', async (t) => {
   const { registry, start } = createRegistry(t, { ...QUIET, maxTotalBufferBytes: 50_000, bufferBytes: 1_000_000 })
   const feeds = [new Feed(), new Feed(), new Feed()]

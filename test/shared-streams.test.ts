@@ -40,6 +40,25 @@ async function watchedElsewhere(t: Test, options: StreamPluginOptions = {}): Pro
   return { ...system, home, other, feed, stream, client }
 }
 
+test('a long stream that never pauses is found all the same', async (t) => {
+  const { connect, pass } = createSharedSystem(t)
+  const [home, other] = [await connect(), await connect()]
+  const feed = new Feed()
+  await home.start(feed, 'a')
+  for (let count = 0; count < 3; count++) feed.push('x'.repeat(600_000))
+  await pass(STEP_MS)
+  let reads = 0
+  // Too large to come with the news, and there while a read is under way.
+  other.store.onAnswer = async ({ name }) => {
+    if (name !== 'read' || ++reads > 50) return
+    feed.push('y'.repeat(10_000))
+    for (let count = 0; count < 5; count++) await turn()
+  }
+  const stream = await other.find('a')
+  t.ok(stream.log.lastSequence >= 3)
+  t.ok(reads < 10, `${reads} reads`)
+})
+
 // ── beats and the death of a home ────────────────────────────────────────────────────────────────────────────────────
 
 test('no home is silent for longer than a third of its lease', async (t) => {
