@@ -231,7 +231,8 @@ export class Mirror implements MirrorReader, Task {
   }
 
   async #take(answer: AppendAnswer, { finish }: Append): Promise<void> {
-    if (answer.kind === 'fenced' || this.#isBeyondUs(answer)) return this.#lose()
+    if (answer.kind === 'fenced') return this.#lose()
+    if (answer.kind === 'apart' && this.#isBeyondUs(answer.lastSequence)) return this.#lose()
     if (answer.kind === 'missing') await this.#putBack()
     this.#failingSince = undefined
     this.#isRetrying = false
@@ -245,8 +246,8 @@ export class Mirror implements MirrorReader, Task {
   }
 
   // Then it has what another run under our epoch produced.
-  #isBeyondUs(answer: AppendAnswer): boolean {
-    return answer.kind === 'apart' && answer.lastSequence > this.stream.log.lastSequence
+  #isBeyondUs(storedSequence: number): boolean {
+    return storedSequence > this.stream.log.lastSequence
   }
 
   // The store has lost it: the whole log goes there again.
@@ -254,7 +255,7 @@ export class Mirror implements MirrorReader, Task {
     const answer = await this.#store.create(this.#address, this.#life)
     if (answer.kind === 'there' && answer.stream.epoch !== this.stream.epoch) return this.#lose()
     const stored = answer.kind === 'there' ? answer.stream.lastSequence : 0
-    if (stored > this.stream.log.lastSequence) return this.#lose()
+    if (this.#isBeyondUs(stored)) return this.#lose()
     this.#storedSequence = stored
   }
 

@@ -4,7 +4,7 @@ import { createClient, createCluster } from 'redis'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Test } from 'tap'
 import { redisStore, type RedisClient, type RedisStoreOptions } from '../../src/store/redis.ts'
-import type { Append, NewLife, StoreHost, StreamAddress, StreamStore } from '../../src/store/store.ts'
+import type { Append, NewLife, Sign, StoreHost, StreamAddress, StreamStore } from '../../src/store/store.ts'
 import { createRecordingLog, type LogLine } from './recording-log.ts'
 
 /** Of the stores of these tests: a command may take a third of it. */
@@ -41,6 +41,9 @@ function nodeAt(port: number): { host: string; port: number } {
 
 export const address: StreamAddress = { streamId: 'stream', owner: undefined }
 export const life: NewLife = { epoch: 'life-1', route: undefined, ttlMs: 60_000, startedAt: 0, pace: undefined }
+
+/** Of clients that are about to attach. */
+export const sign: Sign = { epoch: undefined, position: 0 }
 
 export function frame(sequence: number, bytes = 1): Append {
   const batch = { firstSequence: sequence, frames: Buffer.alloc(bytes, 'x'), lengths: [bytes] }

@@ -40,9 +40,7 @@ test('what is closed while it connects leaves no connection behind', async (t) =
   const cluster = await RedisCluster.start(t)
   for (const [library, createClient] of clusterLibraries) {
     await openAndClose(t, () => createClient(cluster.ports))
-    for (const node of cluster.masters) {
-      await eventually(`nobody but us is connected (${library})`, async () => (await node.connections()) === 1)
-    }
+    await leftAlone(cluster, library)
     t.pass(library)
   }
 })
@@ -57,9 +55,7 @@ test('where one node has closed its connections, none to the others is left behi
       await untilAnswered(() => store.read({ streamId: `stream-${number}`, owner: undefined }, 0, 0))
     }
     await store.close(0)
-    for (const node of cluster.masters) {
-      await eventually(`nobody but us is connected (${library})`, async () => (await node.connections()) === 1)
-    }
+    await leftAlone(cluster, library)
     t.pass(library)
   }
 })
@@ -80,3 +76,9 @@ test('a client for a single server is told that there is a cluster', async (t) =
     for (const { reason } of refused) t.match(reason, { code: 'FST_ERR_RSSE_STORE_INVALID', message: /cluster client/ })
   }
 })
+
+async function leftAlone({ masters }: RedisCluster, library: string): Promise<void> {
+  for (const node of masters) {
+    await eventually(`nobody but us is connected (${library})`, async () => (await node.connections()) === 1)
+  }
+}

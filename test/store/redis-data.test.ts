@@ -3,7 +3,18 @@ import { homeChannel, placeOf } from '../../src/store/address.ts'
 import type { News } from '../../src/store/store.ts'
 import { eventually } from '../helpers/eventually.ts'
 import { hasRedis, RedisServer } from '../helpers/redis-server.ts'
-import { address, beat, frame, invalid, libraries, life, make, open, unavailable } from '../helpers/redis-store.ts'
+import {
+  address,
+  beat,
+  frame,
+  invalid,
+  libraries,
+  life,
+  make,
+  open,
+  unavailable,
+  sign
+} from '../helpers/redis-store.ts'
 import { untilAnswered } from '../helpers/until-answered.ts'
 
 // What a server refuses, loses, or has from somebody else.
@@ -39,7 +50,7 @@ for (const [library, client] of libraries) {
     await t.rejects(store.create(fresh, life), unavailable)
     t.equal(await store.read(fresh, 0, 0), undefined, 'nothing of it was written')
     t.match(await store.append(address, beat(stored)), { kind: 'stored', lastSequence: stored })
-    const page = await store.read(address, stored - 1, 1_000_000, { epoch: undefined, position: 0 })
+    const page = await store.read(address, stored - 1, 1_000_000, sign)
     t.match(page, { stream: { lastSequence: stored, finish: undefined } })
     t.equal(page?.batches.length, 1)
     t.equal(await store.stop(address), true)
@@ -74,11 +85,7 @@ for (const [library, client] of libraries) {
     await store.append(address, frame(1))
     await server.command('CONFIG', 'SET', 'min-replicas-to-write', '1')
     await t.rejects(store.append(address, frame(2)), { ...unavailable, cause: { message: /NOREPLICAS/ } })
-    t.match(
-      await store.read(address, 0, 1_000, { epoch: undefined, position: 0 }),
-      { stream: { lastSequence: 1 } },
-      'without a sign'
-    )
+    t.match(await store.read(address, 0, 1_000, sign), { stream: { lastSequence: 1 } }, 'without a sign')
     await server.command('CONFIG', 'SET', 'min-replicas-to-write', '0')
     t.match(await store.append(address, frame(2)), { kind: 'stored', pacing: undefined })
     await server.command('REPLICAOF', '127.0.0.1', String(primary.port))
@@ -137,8 +144,7 @@ test('what is not ours is refused', options, async (t) => {
   const refuses = async (...calls: ('create' | 'append' | 'read')[]): Promise<void> => {
     if (calls.includes('create')) await t.rejects(store.create(address, life), invalid, 'create')
     if (calls.includes('append')) await t.rejects(store.append(address, frame(1)), invalid, 'append')
-    if (calls.includes('read'))
-      await t.rejects(store.read(address, 0, 1_000, { epoch: undefined, position: 0 }), invalid, 'read')
+    if (calls.includes('read')) await t.rejects(store.read(address, 0, 1_000, sign), invalid, 'read')
   }
 
   for (const key of [record, log]) {
@@ -246,7 +252,7 @@ test('keys that were evicted', options, async (t) => {
 
   t.test('no key is left without an end', async (t) => {
     await begin()
-    await store.read(address, 0, 0, { epoch: undefined, position: 0 })
+    await store.read(address, 0, 0, sign)
     await store.stop(address)
     for (const key of [record, log]) t.match(await server.command('PTTL', key), /^:[1-9]/)
     t.match(await server.command('KEYS', '*'), /^\*2\r\n/)

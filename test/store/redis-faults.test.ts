@@ -12,7 +12,8 @@ import {
   life,
   make,
   open,
-  unavailable
+  unavailable,
+  sign
 } from '../helpers/redis-store.ts'
 import { untilAnswered } from '../helpers/until-answered.ts'
 
@@ -153,7 +154,7 @@ for (const [library, client] of libraries) {
     const { store } = await open(t, client(server.port, access))
     await store.create(address, life)
     t.match(await store.append(address, frame(1)), { kind: 'stored' })
-    t.ok(await store.read(address, 0, 1_000, { epoch: undefined, position: 0 }))
+    t.ok(await store.read(address, 0, 1_000, sign))
     t.ok(await store.stop(address))
     await store.close(0)
     for (const [index, rule] of rules.entries()) {

@@ -1,6 +1,4 @@
 import { Redis } from 'ioredis'
-import { once } from 'node:events'
-import { createServer, type AddressInfo } from 'node:net'
 import { createClientPool, createSentinel } from 'redis'
 import { test } from 'tap'
 import { isRefusal, StoreInvalidError, StoreUnavailableError } from '../../src/errors.ts'
@@ -15,6 +13,7 @@ import { ManualClock } from '../helpers/manual-clock.ts'
 import { createRecordingLog } from '../helpers/recording-log.ts'
 import { hasRedis, RedisServer } from '../helpers/redis-server.ts'
 import { address, libraries, open, openAndClose } from '../helpers/redis-store.ts'
+import { SilentServer } from '../helpers/silent-server.ts'
 import { startStoreProcess } from '../helpers/store-process.ts'
 
 const client = new Redis({ lazyConnect: true })
@@ -109,10 +108,8 @@ test('a store serves one registration', async (t) => {
 })
 
 test('a server that hangs keeps nobody from starting, however long the lease is', async (t) => {
-  const server = createServer(() => {}).listen(0, '127.0.0.1')
-  t.teardown(() => server.close())
-  await once(server, 'listening')
-  const client = new Redis({ port: (server.address() as AddressInfo).port, lazyConnect: true })
+  const { port } = await SilentServer.start(t)
+  const client = new Redis({ port, lazyConnect: true })
   const clock = new ManualClock()
   const store = new RedisStore(ioredisMaker(client), resolveRedisOptions({ lease: 60_000 }), 'instance', clock)
   t.teardown(() => store.close(0))

@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
+import { connect } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import { Redis as Valkey } from 'iovalkey'
@@ -9,6 +9,7 @@ import type { News } from '../../src/store/store.ts'
 import { eventually } from '../helpers/eventually.ts'
 import { hasRedis, RedisServer } from '../helpers/redis-server.ts'
 import { address, frame, life, open } from '../helpers/redis-store.ts'
+import { SilentServer } from '../helpers/silent-server.ts'
 import { untilAnswered } from '../helpers/until-answered.ts'
 
 const clients: Record<string, (ports: number[], failoverDetector?: boolean) => RedisClient> = {
@@ -106,35 +107,5 @@ async function takeAllPlaces(t: Test, port: number): Promise<void> {
     const socket = connect(port, '127.0.0.1').on('error', () => {})
     t.teardown(() => socket.destroy())
     isTaken = await Promise.race([once(socket, 'connect').then(() => true), delay(300, false)])
-  }
-}
-
-/** Accepts, and never answers. */
-class SilentServer {
-  accepted = 0
-  readonly sockets = new Set<Socket>()
-  readonly #server = createServer((socket) => {
-    this.accepted += 1
-    this.sockets.add(socket)
-    socket.resume()
-    socket.on('error', () => {})
-    socket.on('close', () => this.sockets.delete(socket))
-  })
-
-  static async start(t: Test): Promise<SilentServer> {
-    const silent = new SilentServer()
-    t.teardown(() => silent.#close())
-    silent.#server.listen(0, '127.0.0.1')
-    await once(silent.#server, 'listening')
-    return silent
-  }
-
-  get port(): number {
-    return (this.#server.address() as AddressInfo).port
-  }
-
-  async #close(): Promise<void> {
-    for (const socket of this.sockets) socket.destroy()
-    await new Promise((resolve) => this.#server.close(resolve))
   }
 }
